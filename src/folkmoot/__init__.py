@@ -1,0 +1,1 @@
+"""Folkmoot: a federated-learning hub."""
