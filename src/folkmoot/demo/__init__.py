@@ -1,0 +1,1 @@
+"""A whole federated training on one machine, from one command: `folkmoot demo`."""
