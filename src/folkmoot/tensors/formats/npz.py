@@ -1,0 +1,121 @@
+"""npz: a zip archive of .npy files, as numpy.savez and numpy.savez_compressed write it."""
+
+from __future__ import annotations
+
+import hashlib
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from folkmoot.errors import InvalidFile, TooLarge
+from folkmoot.tensors.array_blocks import array_blocks
+from folkmoot.tensors.formats.npy import MAX_PREFIX_BYTES, NpyHeader, parse_npy_header
+from folkmoot.tensors.formats.zip_archive import STORED, Member, ZipArchive
+from folkmoot.tensors.limits import Limits
+from folkmoot.tensors.replacing import replacing
+from folkmoot.tensors.schema import Schema, StoredTensors, Tensors, check_fits
+from folkmoot.tensors.tensor_file import WrittenFile
+
+NAME = "npz"
+EXTENSION = ".npz"
+
+_SUFFIX = ".npy"
+_FIRST_DATE = (1980, 1, 1, 0, 0, 0)  # the same for every file, so that equal tensors give equal bytes
+_LOCAL_HEADER_BYTES = 30
+
+
+def recognise(head: bytes) -> bool:
+    """A zip archive whose first member is named like an array; torch and others use zip archives too."""
+    name_length = int.from_bytes(head[26:28], "little")
+    name = head[_LOCAL_HEADER_BYTES : _LOCAL_HEADER_BYTES + name_length]
+    return head.startswith(b"PK\x03\x04") and name.endswith(_SUFFIX.encode())
+
+
+def read(path: Path, limits: Limits) -> NpzFile:
+    return NpzFile(path, limits)
+
+
+class NpzFile(StoredTensors):
+    """The arrays of an archive, in native byte order; a stored one is a view of the file, others are inflated."""
+
+    def __init__(self, path: Path, limits: Limits) -> None:
+        self.archive = ZipArchive(path, limits)
+        self.members = {_tensor_name(member, limits): member for member in self.archive.members}
+        self.headers = {name: self._header(name, member) for name, member in self.members.items()}
+        self.schema = Schema(header.spec for header in self.headers.values())
+
+    def __getitem__(self, name: str) -> npt.NDArray[Any]:
+        header = self.headers[name]
+        array = np.frombuffer(self._data(name), header.dtype, header.spec.num_elements, 0)
+        shaped = array.reshape(header.spec.shape, order="F" if header.fortran_order else "C")
+        return shaped.astype(header.spec.numpy_dtype, order="K", copy=False)
+
+    def prefix(self, name: str) -> bytes:
+        """The bytes of the member before its values."""
+        return self._start(self.members[name], self.headers[name].size)
+
+    def _header(self, name: str, member: Member) -> NpyHeader:
+        header = parse_npy_header(name, self._start(member, MAX_PREFIX_BYTES))
+        if header.num_bytes != member.num_bytes:
+            raise InvalidFile(f"{name} should have {header.num_bytes} bytes and has {member.num_bytes}")
+        return header
+
+    def _start(self, member: Member, size: int) -> bytes:
+        start = b""
+        for chunk in self.archive.chunks(member):
+            start += bytes(chunk[: size - len(start)])
+            if len(start) == size:
+                break
+        return start
+
+    def _data(self, name: str) -> memoryview:
+        header, member = self.headers[name], self.members[name]
+        if member.method == STORED:
+            for _ in self.archive.chunks(member):
+                pass  # for the checksum
+            start = member.data_offset + header.size
+            return memoryview(self.archive.file)[start : start + header.spec.num_bytes]
+        expanded = bytearray(member.num_bytes)
+        position = 0
+        for chunk in self.archive.chunks(member):
+            expanded[position : position + len(chunk)] = chunk
+            position += len(chunk)
+        return memoryview(expanded).toreadonly()[header.size :]
+
+
+def _tensor_name(member: Member, limits: Limits) -> str:
+    name = member.name
+    if name.startswith("/") or "\\" in name or ".." in name.split("/"):
+        raise InvalidFile(f"{name!r} is no name for a member of an .npz archive")
+    if not name.endswith(_SUFFIX):
+        raise InvalidFile(f"{name!r} is not an array; an .npz archive holds nothing but .npy files")
+    if len(name) > limits.max_name_length + len(_SUFFIX):
+        raise TooLarge(f"a tensor's name is longer than {limits.max_name_length} characters")
+    return name.removesuffix(_SUFFIX)
+
+
+def write(template: Path, tensors: Tensors, output: Path) -> WrittenFile:
+    """Write the template's members in their order, each with its own header, byte order and compression."""
+    original = NpzFile(template, Limits())
+    check_fits(original.schema, Schema.of(tensors), what="checkpoint")
+    with replacing(output) as file:
+        with zipfile.ZipFile(file, "w") as archive:
+            for name in original.members:
+                _write_member(archive, original, name, np.asarray(tensors[name]))
+        file.seek(0)
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return WrittenFile(digest, file.tell())
+
+
+def _write_member(archive: zipfile.ZipFile, original: NpzFile, name: str, array: npt.NDArray[Any]) -> None:
+    header, member = original.headers[name], original.members[name]
+    entry = zipfile.ZipInfo(member.name, _FIRST_DATE)
+    entry.compress_type = member.method
+    entry.file_size = member.num_bytes  # lets zipfile decide whether it needs the 64-bit fields
+    with archive.open(entry, "w") as file:
+        file.write(original.prefix(name))
+        for block in array_blocks(array.T if header.fortran_order else array, header.dtype):
+            file.write(block.data)

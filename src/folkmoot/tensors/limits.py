@@ -1,0 +1,23 @@
+"""How much a file may ask of whoever reads it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+MIB = 1 << 20
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a reader accepts before it answers TooLarge.
+
+    `max_bytes` bounds the file, and for compressed formats also what it expands to; `max_ratio` is the
+    most that one compressed member may expand.
+    """
+
+    max_bytes: int = 16 * 1024 * MIB
+    max_header_bytes: int = 16 * MIB
+    max_tensors: int = 100_000
+    max_name_length: int = 512
+    max_members: int = 4_096
+    max_ratio: int = 200

@@ -1,0 +1,190 @@
+"""Which tensors a model has: names, dtypes and shapes, and the order in which a file holds them."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from folkmoot.errors import InvalidFile, SchemaMismatch
+
+Tensors = Mapping[str, npt.NDArray[Any]]
+
+# By rank: the reference implementation of safetensors writes the higher ranks first, which also aligns
+# every tensor to its own element size.
+DTYPES: dict[str, np.dtype[Any]] = {
+    "BOOL": np.dtype("|b1"),
+    "U8": np.dtype("|u1"),
+    "I8": np.dtype("|i1"),
+    "I16": np.dtype("<i2"),
+    "U16": np.dtype("<u2"),
+    "F16": np.dtype("<f2"),
+    "I32": np.dtype("<i4"),
+    "U32": np.dtype("<u4"),
+    "F32": np.dtype("<f4"),
+    "F64": np.dtype("<f8"),
+    "I64": np.dtype("<i8"),
+    "U64": np.dtype("<u8"),
+}
+_RANKS = {name: rank for rank, name in enumerate(DTYPES)}
+_NAMES = {(dtype.kind, dtype.itemsize): name for name, dtype in DTYPES.items()}
+
+
+def dtype_name(dtype: np.dtype[Any]) -> str:
+    """The safetensors name of a dtype of either byte order; NumPy's own name where there is none."""
+    return _NAMES.get((dtype.kind, dtype.itemsize), dtype.name)
+
+
+METADATA = "__metadata__"
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+_MAX_DIMENSIONS = 32  # NumPy 1.26 has no more
+_MAX_TENSOR_BYTES = 2**62
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One tensor without its values; `dtype` is the safetensors name, such as F32.
+
+    Raises InvalidFile for a dtype that is not taken, a name that cannot be shown, an impossible shape.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if self.name == METADATA or _UNPRINTABLE.search(self.name):
+            raise InvalidFile(f"{self.name!r} cannot be the name of a tensor")
+        if self.dtype not in DTYPES:
+            raise InvalidFile(f"tensor {self.name} has the dtype {self.dtype}; taken are {', '.join(DTYPES)}")
+        if len(self.shape) > _MAX_DIMENSIONS or any(size < 0 for size in self.shape):
+            raise InvalidFile(f"tensor {self.name} has an impossible shape")
+        # Zeros aside: NumPy cannot make (0, 2**63) either.
+        if math.prod(size or 1 for size in self.shape) * self.numpy_dtype.itemsize > _MAX_TENSOR_BYTES:
+            raise InvalidFile(f"tensor {self.name} has an impossible shape")
+
+    @classmethod
+    def of(cls, name: str, array: npt.NDArray[Any]) -> TensorSpec:
+        """Describe `array`; its byte order does not matter, since files are always little-endian."""
+        return cls(name, dtype_name(array.dtype), array.shape)
+
+    @property
+    def numpy_dtype(self) -> np.dtype[Any]:
+        return DTYPES[self.dtype]
+
+    @property
+    def num_elements(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def num_bytes(self) -> int:
+        return self.num_elements * self.numpy_dtype.itemsize
+
+
+class Span(NamedTuple):
+    """Where a tensor lies, in bytes from the start of the data."""
+
+    spec: TensorSpec
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class Schema(Sequence[TensorSpec]):
+    """The tensors of a model in canonical order, the one in which the reference implementation writes them."""
+
+    specs: tuple[TensorSpec, ...]
+
+    def __init__(self, specs: Iterable[TensorSpec]) -> None:
+        ordered = tuple(sorted(specs, key=lambda spec: (-_RANKS[spec.dtype], spec.name)))
+        if len({spec.name for spec in ordered}) < len(ordered):
+            raise InvalidFile("two tensors have the same name")
+        object.__setattr__(self, "specs", ordered)
+
+    @classmethod
+    def of(cls, tensors: Tensors) -> Schema:
+        """Describe `tensors`; those on disk are not read."""
+        if isinstance(tensors, StoredTensors):
+            return tensors.schema
+        return cls(TensorSpec.of(name, np.asarray(array)) for name, array in tensors.items())
+
+    @overload
+    def __getitem__(self, index: int) -> TensorSpec: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[TensorSpec, ...]: ...
+    def __getitem__(self, index: int | slice) -> TensorSpec | tuple[TensorSpec, ...]:
+        return self.specs[index]
+
+    def __len__(self) -> int:
+        return len(self.specs)
+
+    @property
+    def num_bytes(self) -> int:
+        """The size of the data, without the header."""
+        return sum(spec.num_bytes for spec in self.specs)
+
+    @property
+    def num_elements(self) -> int:
+        return sum(spec.num_elements for spec in self.specs)
+
+    def spans(self) -> Iterator[Span]:
+        start = 0
+        for spec in self.specs:
+            stop = start + spec.num_bytes
+            yield Span(spec, start, stop)
+            start = stop
+
+    def header(self) -> bytes:
+        """The bytes before the data, as the reference implementation writes them: length, JSON, spaces to 8."""
+        entries = {
+            spec.name: {"dtype": spec.dtype, "shape": spec.shape, "data_offsets": (start, stop)}
+            for spec, start, stop in self.spans()
+        }
+        text = json.dumps(entries, ensure_ascii=False, separators=(",", ":")).encode()
+        text += b" " * (-len(text) % 8)
+        return len(text).to_bytes(8, "little") + text
+
+
+class StoredTensors(Mapping[str, npt.NDArray[Any]]):
+    """Tensors in a file, each read when it is asked for."""
+
+    schema: Schema
+
+    def __iter__(self) -> Iterator[str]:
+        return (spec.name for spec in self.schema)
+
+    def __len__(self) -> int:
+        return len(self.schema)
+
+
+_MOST_NAMED = 5
+
+
+def check_fits(expected: Schema, actual: Schema, *, what: str = "update") -> None:
+    """Raise SchemaMismatch, naming the tensors, unless both have the same names, dtypes and shapes."""
+    if expected == actual:
+        return
+    differences = list(_differences(expected, actual))
+    named = "; ".join(differences[:_MOST_NAMED])
+    rest = len(differences) - _MOST_NAMED
+    raise SchemaMismatch(f"{what} does not fit the model: {named}" + (f"; and {rest} more" if rest > 0 else ""))
+
+
+def _differences(expected: Schema, actual: Schema) -> Iterator[str]:
+    actual_specs = {spec.name: spec for spec in actual}
+    for wanted in expected:
+        spec = actual_specs.pop(wanted.name, None)
+        if spec is None:
+            yield f"{wanted.name} is missing"
+        elif spec.shape != wanted.shape:
+            yield f"{wanted.name} is {spec.shape}, expected {wanted.shape}"
+        elif spec.dtype != wanted.dtype:
+            yield f"{wanted.name} is {spec.dtype}, expected {wanted.dtype}"
+    for name in actual_specs:
+        yield f"{name} is not in the model"
