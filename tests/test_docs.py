@@ -15,7 +15,9 @@ INTERNAL = {"FOLKMOOT_TEST_FAULT"}
 
 def test_every_environment_variable_is_documented_and_nothing_else() -> None:
     read = {
-        name for file in ROOT.glob("src/**/*.py") for name in re.findall(r"[\"'](FOLKMOOT_[A-Z_]+)[\"']", file.read_text())
+        name
+        for file in ROOT.glob("src/**/*.py")
+        for name in re.findall(r"[\"'](FOLKMOOT_[A-Z_]+)[\"']", file.read_text())
     }
     table = (ROOT / "docs/configuration.md").read_text()
     assert set(re.findall(r"^\| `(FOLKMOOT_[A-Z_]+)`", table, re.MULTILINE)) == read - INTERNAL
