@@ -25,7 +25,7 @@ def replacing(path: Path) -> Iterator[BufferedRandom]:
     """
     temporary = path.with_name(f".{secrets.token_hex(8)}.part")
     try:
-        with temporary.open("x+b", buffering=_BUFFER_BYTES) as file:
+        with temporary.open("xb+", buffering=_BUFFER_BYTES) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

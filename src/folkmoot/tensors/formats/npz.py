@@ -14,7 +14,7 @@ from folkmoot.errors import InvalidFile, TooLarge
 from folkmoot.tensors.array_blocks import array_blocks
 from folkmoot.tensors.formats.npy import MAX_PREFIX_BYTES, NpyHeader, parse_npy_header
 from folkmoot.tensors.formats.zip_archive import STORED, Member, ZipArchive
-from folkmoot.tensors.limits import Limits
+from folkmoot.tensors.limits import TRUSTED, Limits
 from folkmoot.tensors.replacing import replacing
 from folkmoot.tensors.schema import Schema, StoredTensors, Tensors, check_fits
 from folkmoot.tensors.tensor_file import WrittenFile
@@ -99,7 +99,7 @@ def _tensor_name(member: Member, limits: Limits) -> str:
 
 def write(template: Path, tensors: Tensors, output: Path) -> WrittenFile:
     """Write the template's members in their order, each with its own header, byte order and compression."""
-    original = NpzFile(template, Limits())
+    original = NpzFile(template, TRUSTED)
     check_fits(original.schema, Schema.of(tensors), what="checkpoint")
     with replacing(output) as file:
         with zipfile.ZipFile(file, "w") as archive:
