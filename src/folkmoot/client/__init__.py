@@ -1,0 +1,7 @@
+"""Take part in trainings, or steer them, from a program of your own."""
+
+from folkmoot.client.hub import Hub, Notification
+from folkmoot.client.participant import Participant
+from folkmoot.client.task import Task
+
+__all__ = ["Hub", "Notification", "Participant", "Task"]

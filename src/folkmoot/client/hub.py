@@ -1,0 +1,241 @@
+"""A hub's HTTP API as Python: one method for each call, the server's own errors when it fails."""
+
+from __future__ import annotations
+
+import json
+import os
+import ssl
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+import httpx2
+
+from folkmoot import errors
+from folkmoot.client.answers import raise_for_error
+from folkmoot.protocol import paths
+
+Json = dict[str, Any]
+
+CONNECT_SECONDS = 10
+READ_SECONDS = 60
+CHUNK_BYTES = 1 << 18
+GRACE_SECONDS = 15
+"""How much later than asked for a long poll may be answered before the connection counts as dead."""
+# Shorter than any server's, so that a request seldom meets a connection that is being closed.
+KEEP_ALIVE_SECONDS = 3
+
+
+@dataclass(frozen=True)
+class Notification:
+    """What the hub tells a participant; `type` is one of `NotificationType`, or of a newer hub's."""
+
+    id: int
+    type: str
+    training_id: str
+    body: Json
+
+
+class Hub:
+    """The hub at `url`, spoken to with `token`; without one, only registering is possible.
+
+    TLS certificates are verified, against the authorities in `ca_file` if it is given, else against the system's.
+    Raises `Unavailable` where trying again may help. May be used from several threads.
+    """
+
+    def __init__(self, url: str, token: str | None = None, *, ca_file: str | os.PathLike[str] | None = None) -> None:
+        host = _checked_host(url)
+        self._http = httpx2.Client(
+            base_url=url,
+            headers={"Authorization": f"Token {token}"} if token else {},
+            verify=_trusted(ca_file),
+            timeout=httpx2.Timeout(READ_SECONDS, connect=CONNECT_SECONDS),
+            limits=httpx2.Limits(keepalive_expiry=KEEP_ALIVE_SECONDS),
+            # A proxy of the environment is for the world outside, and cannot reach this machine's loopback.
+            trust_env=host not in ("localhost", "127.0.0.1", "::1"),
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._http.close()
+
+    def is_healthy(self) -> bool:
+        try:
+            with self._answer("GET", paths.HEALTH):
+                return True
+        except (errors.Unavailable, errors.Internal):
+            return False
+
+    def register(self, username: str, password: str, *, actor: bool = False, message_endpoint: str = "") -> Json:
+        """Make a user; its `token` is in this answer and in no other."""
+        user = {"username": username, "password": password, "actor": actor, "client": not actor}
+        return self._object("POST", paths.USERS, json=user | {"message_endpoint": message_endpoint})
+
+    def upload_model(self, name: str, description: str, path: Path) -> str:
+        """The new model's id."""
+        with path.open("rb") as file:
+            answer = self._object(
+                "POST",
+                paths.MODELS,
+                data={"name": name, "description": description},
+                files={"model_file": (path.name, file)},
+            )
+        return str(answer["model_id"])
+
+    def download_model(self, model_id: str, path: Path, *, round: int | None = None, etag: str | None = None) -> str:  # noqa: A002
+        """Write the latest weights, or those after `round` rounds, to `path`; returns their ETag.
+
+        With the `etag` of an earlier download, `path` is left alone if the weights are still the same. It is replaced
+        in one step and only when all bytes have come.
+        """
+        headers = {"If-None-Match": etag} if etag else {}
+        params = {} if round is None else {"round": round}
+        with self._answer("GET", paths.model(model_id), headers=headers, params=params) as response:
+            if response.status_code == httpx2.codes.NOT_MODIFIED and etag:
+                return etag
+            _save(response, path)
+            return str(response.headers.get("ETag", ""))
+
+    def model_metrics(self, model_id: str) -> list[Json]:
+        return list(self._call("GET", paths.model_metrics(model_id)))
+
+    def upload_metrics(self, model_id: str, metrics: Mapping[str, float]) -> None:
+        """In a test round this is the answer that the hub waits for."""
+        self._call("POST", paths.model_metrics(model_id), data=_metric_fields(metrics))
+
+    def upload_update(
+        self,
+        model_id: str,
+        round: int,  # noqa: A002
+        num_examples: int,
+        path: Path,
+        metrics: Mapping[str, float],
+        *,
+        sha256: str | None = None,
+    ) -> str:
+        """The update's id. The same file may be sent any number of times: it counts once.
+
+        With `sha256`, the file's digest in hex, bytes that were changed on the way are refused.
+        """
+        fields = {"round": str(round), "sample_size": str(num_examples)} | _metric_fields(metrics)
+        headers = {"X-Content-SHA256": sha256} if sha256 else {}
+        with path.open("rb") as file:
+            answer = self._object(
+                "POST", paths.model(model_id), headers=headers, data=fields, files={"model_file": (path.name, file)}
+            )
+        return str(answer["update_id"])
+
+    def create_training(
+        self,
+        model_id: str,
+        target_num_updates: int,
+        *,
+        aggregation_method: str = "FedAvg",
+        clients: Sequence[str] = (),
+        metric_names: Sequence[str] = (),
+        options: Mapping[str, Any] | None = None,
+    ) -> str:
+        """The new training's id; it waits for `start`."""
+        body = {
+            "model_id": model_id,
+            "target_num_updates": target_num_updates,
+            "aggregation_method": aggregation_method,
+            "clients": list(clients),
+            "metric_names": list(metric_names),
+            "options": dict(options or {}),
+        }
+        return str(self._object("POST", paths.TRAININGS, json=body)["training_id"])
+
+    def add_participants(self, training_id: str, user_ids: Sequence[str]) -> None:
+        self._call("PUT", paths.training_clients(training_id), json={"clients": list(user_ids)})
+
+    def start(self, training_id: str) -> None:
+        self._call("POST", paths.training_start(training_id))
+
+    def training(self, training_id: str) -> Json:
+        return self._object("GET", paths.training(training_id))
+
+    def notifications(self, after: int | None, *, wait: int) -> tuple[list[Notification], int]:
+        """The notifications after that id, held back up to `wait` seconds until there is one, and the last id.
+
+        Without `after`: all that still ask for work.
+        """
+        params = {"wait": wait} if after is None else {"wait": wait, "after": after}
+        timeout = httpx2.Timeout(READ_SECONDS, connect=CONNECT_SECONDS, read=wait + GRACE_SECONDS)
+        answer = self._object("GET", paths.NOTIFICATIONS, params=params, timeout=timeout)
+        return [_notification(entry) for entry in answer["notifications"]], int(answer["last_id"])
+
+    def _object(self, method: str, path: str, **request: Any) -> Json:
+        answer = self._call(method, path, **request)
+        if not isinstance(answer, dict):
+            raise errors.Unavailable(f"{path} was answered with something else than a JSON object")
+        return answer
+
+    def _call(self, method: str, path: str, **request: Any) -> Any:
+        with self._answer(method, path, **request) as response:
+            try:
+                return json.loads(response.read() or b"null")
+            except ValueError:
+                raise errors.Unavailable(f"{response.url} was answered with no JSON; is it a hub?") from None
+
+    @contextmanager
+    def _answer(self, method: str, path: str, **request: Any) -> Iterator[httpx2.Response]:
+        """An answer that is not an error, with its body still to be read."""
+        try:
+            with self._http.stream(method, path, **request) as response:
+                raise_for_error(response)
+                yield response
+        except httpx2.RequestError as error:
+            reason = str(error) or type(error).__name__
+            raise errors.Unavailable(f"The hub at {self._http.base_url} did not answer: {reason}") from error
+
+
+def _checked_host(url: str) -> str:
+    """The host in the address of a hub; raises Misconfigured unless it is an http(s) address without a password."""
+    try:
+        parts = urlsplit(url)
+        port_is_possible = parts.port != 0  # reading it raises ValueError beyond 65535
+    except ValueError:
+        port_is_possible = False
+    if not port_is_possible or parts.scheme not in ("http", "https") or not parts.hostname:
+        raise errors.Misconfigured(f"{url!r} is not the address of a hub; one looks like https://hub.example.org")
+    if parts.username or parts.password:
+        raise errors.Misconfigured("The address of the hub must not hold a password; the token says who you are.")
+    return parts.hostname
+
+
+def _trusted(ca_file: str | os.PathLike[str] | None) -> ssl.SSLContext | bool:
+    if ca_file is None:
+        return True
+    try:
+        return ssl.create_default_context(cafile=ca_file)
+    except OSError as error:  # ssl.SSLError is one, too
+        raise errors.Misconfigured(f"{ca_file} holds no certificates that can be read: {error}") from error
+
+
+def _metric_fields(metrics: Mapping[str, float]) -> dict[str, Any]:
+    # As form fields, since JSON has no NaN.
+    return {"metric_names": list(metrics), "metric_values": [repr(float(value)) for value in metrics.values()]}
+
+
+def _notification(entry: Json) -> Notification:
+    return Notification(entry["id"], entry["notification_type"], entry["training_uuid"], entry["body"])
+
+
+def _save(response: httpx2.Response, path: Path) -> None:
+    part = path.with_name(f"{path.name}.part")
+    with part.open("wb") as file:
+        for chunk in response.iter_bytes(CHUNK_BYTES):
+            file.write(chunk)
+    part.replace(path)

@@ -1,0 +1,138 @@
+"""Taking part in trainings, for as long as a program runs."""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Self
+
+from folkmoot.client.hub import Hub, Notification
+from folkmoot.client.patience import Patience, Stopped
+from folkmoot.client.task import Task, without_outdated
+from folkmoot.client.work import Evaluate, Refused, Train, Worker
+from folkmoot.errors import InvalidInput, Misconfigured
+from folkmoot.protocol.notifications import NotificationType
+
+logger = logging.getLogger("folkmoot.client")
+
+WAIT_SECONDS = 50
+"""How long one poll asks the hub to wait; proxies often cut a connection that is silent for 60 s."""
+
+
+class Participant:
+    """Does the work that a hub asks for with the functions marked `@app.train` and `@app.evaluate`.
+
+    It outlives the hub's restarts and a lost network, and trains no round twice because of them. What an exception in
+    one of the two functions means only their author knows: it ends `run`.
+    """
+
+    def __init__(self, hub: Hub, *, draw: Callable[[], float] = random.random) -> None:
+        """`draw` gives the jitter of the pauses between attempts, from 0 to 1."""
+        self._hub = hub
+        self._patience = Patience(draw)
+        self._train: Train | None = None
+        self._evaluate: Evaluate | None = None
+        self._settled: set[tuple[str, str, int]] = set()
+
+    @classmethod
+    def from_env(cls) -> Self:
+        """Find the hub at FOLKMOOT_URL, with the token in FOLKMOOT_TOKEN.
+
+        FOLKMOOT_CA_FILE may name a file with the certificates of a private authority.
+        """
+        url, token = _setting("FOLKMOOT_URL", "the address of the hub"), _setting("FOLKMOOT_TOKEN", "your token there")
+        return cls(Hub(url, token, ca_file=os.environ.get("FOLKMOOT_CA_FILE") or None))
+
+    def train(self, function: Train) -> Train:
+        """Mark the function that trains: `(weights, task) -> (weights, num_examples, metrics)`.
+
+        The arrays are its own to change.
+        """
+        self._train = function
+        return function
+
+    def evaluate(self, function: Evaluate) -> Evaluate:
+        """Mark the function that tests a model: `(weights, task) -> (num_examples, metrics)`.
+
+        Without one the hub is told that this participant has no examples to test with.
+        """
+        self._evaluate = function
+        return function
+
+    def run(self) -> None:
+        """Work until `stop` is called or, in the main thread, SIGTERM arrives.
+
+        Raises NotAuthenticated for a token that the hub does not know, and what the marked functions raise.
+        """
+        if self._train is None:
+            raise Misconfigured("There is nothing to train with: write @app.train above a function.")
+        with _at_sigterm(self.stop), self._hub, TemporaryDirectory(prefix="folkmoot-") as folder:
+            try:
+                self._work(self._train, Worker(self._hub, self._patience, Path(folder)))
+            except Stopped:
+                logger.info("stopped")
+
+    def stop(self) -> None:
+        """End `run`: at once where it waits, else when the task in hand is done. For any thread or signal handler."""
+        self._patience.stop()
+
+    def _work(self, train: Train, worker: Worker) -> None:
+        last_id: int | None = None
+        while True:
+            notifications, last_id = self._ask_for_work(last_id)
+            for notification in without_outdated(notifications):
+                self._answer(notification, train, worker)
+
+    def _ask_for_work(self, after: int | None) -> tuple[list[Notification], int]:
+        def poll() -> tuple[list[Notification], int]:
+            return self._patience.long_call(lambda: self._hub.notifications(after, wait=WAIT_SECONDS))
+
+        return self._patience.until_settled(poll)
+
+    def _answer(self, notification: Notification, train: Train, worker: Worker) -> None:
+        match notification.type:
+            case NotificationType.UPDATE_ROUND_START:
+                self._once(notification, lambda task: worker.train(train, task))
+            case NotificationType.MODEL_TEST_ROUND:
+                self._once(notification, lambda task: worker.evaluate(self._evaluate, task))
+            case _:
+                logger.info("training %s: %s", notification.training_id, notification.type)
+
+    def _once(self, notification: Notification, work: Callable[[Task], None]) -> None:
+        """Do the work unless it is done: a hub that was restarted may ask again for what it has got."""
+        task = Task.of(notification)
+        key = (task.training_id, notification.type, task.round)
+        if key in self._settled:
+            return
+        try:
+            work(task)
+        except Refused as refused:
+            level = logging.ERROR if isinstance(refused.reason, InvalidInput) else logging.WARNING
+            logger.log(level, "round %d: not taken: %s", task.round, refused.reason)
+        self._settled.add(key)
+
+
+def _setting(name: str, meaning: str) -> str:
+    if value := os.environ.get(name):
+        return value
+    raise Misconfigured(f"The environment variable {name} is missing: set it to {meaning}.")
+
+
+@contextmanager
+def _at_sigterm(stop: Callable[[], None]) -> Iterator[None]:
+    """Python lets only the main thread handle signals; elsewhere the program does it itself."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.signal(signal.SIGTERM, lambda number, frame: stop())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)

@@ -1,0 +1,48 @@
+"""What a participant is asked to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from folkmoot.client.hub import Notification
+from folkmoot.protocol.notifications import NotificationType
+
+ENDS = (NotificationType.TRAINING_FINISHED, NotificationType.CLIENT_REMOVED)
+
+
+@dataclass(frozen=True)
+class Task:
+    """Train, or evaluate, the model `model_id` in a round of a training.
+
+    `round` counts from 0; in an evaluation it is the number of rounds that made the model. `local` is what the actor
+    wrote into the training's `options.local`.
+    """
+
+    training_id: str
+    model_id: str
+    round: int
+    local: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, notification: Notification) -> Task:
+        body = notification.body
+        return cls(
+            notification.training_id, body["global_model_uuid"], int(body["round"]), dict(body.get("local") or {})
+        )
+
+
+def without_outdated(notifications: Iterable[Notification]) -> list[Notification]:
+    """Leave out what a later one has overtaken: a newer round of the same kind, or the end of the training.
+
+    After an hour without the network a participant would otherwise train for rounds that are long closed.
+    """
+    current: dict[tuple[str, str], Notification] = {}
+    for notification in notifications:
+        training, kind = notification.training_id, notification.type
+        if kind in ENDS:
+            current = {key: value for key, value in current.items() if key[0] != training}
+        current.pop((training, kind), None)  # so that the newer one takes its place at the end
+        current[training, kind] = notification
+    return list(current.values())

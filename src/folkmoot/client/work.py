@@ -1,0 +1,102 @@
+"""One piece of work: fetch the model, let the participant's own function have it, send what comes out."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from folkmoot.client.global_model import GlobalModel
+from folkmoot.client.hub import Hub
+from folkmoot.client.patience import Patience
+from folkmoot.client.task import Task
+from folkmoot.client.update import fit
+from folkmoot.errors import Conflict, FolkmootError, InvalidInput, NotAllowed, NotFound
+from folkmoot.tensors import Schema, Tensors, WrittenFile, write_tensors
+
+logger = logging.getLogger("folkmoot.client")
+
+Weights = dict[str, npt.NDArray[Any]]
+Metrics = Mapping[str, float]
+Train = Callable[[Weights, Task], tuple[Mapping[str, npt.ArrayLike], int, Metrics]]
+Evaluate = Callable[[Weights, Task], tuple[int, Metrics]]
+Returned = TypeVar("Returned")
+
+
+class Refused(Exception):  # noqa: N818 (an answer, not a fault)
+    """The hub's answer is final: this piece of work is over, others may follow."""
+
+    def __init__(self, reason: FolkmootError) -> None:
+        super().__init__(str(reason))
+        self.reason = reason
+
+
+class Worker:
+    """Does tasks for `hub`, with files in `folder`, as patiently as `patience` allows."""
+
+    def __init__(self, hub: Hub, patience: Patience, folder: Path) -> None:
+        self._hub = hub
+        self._patience = patience
+        self._model = GlobalModel(hub, folder)
+        self._update_path = folder / "update"
+
+    def train(self, function: Train, task: Task) -> None:
+        """Raises Refused, and whatever `function` raises."""
+        weights, schema = self._fetch(task)
+        logger.info("round %d: training", task.round)
+        trained, num_examples, metrics = _call(function, weights, task)
+        with _refusals():
+            written = write_tensors(self._update_path, fit(trained, schema))
+            self._send(written, task, num_examples, metrics)
+
+    def evaluate(self, function: Evaluate | None, task: Task) -> None:
+        """Without a function the hub is told not to wait for one; raises Refused, and whatever `function` raises."""
+        if function is None:
+            self._report(task, {"num_examples": 0})
+            return
+        weights, _ = self._fetch(task)
+        num_examples, metrics = _call(function, weights, task)
+        self._report(task, {**metrics, "num_examples": num_examples})
+
+    def _fetch(self, task: Task) -> tuple[Weights, Schema]:
+        with _refusals():
+            tensors: Tensors = self._patience.until_settled(lambda: self._model.fetch(task.model_id))
+            return {name: np.array(tensor) for name, tensor in tensors.items()}, Schema.of(tensors)
+
+    def _send(self, update: WrittenFile, task: Task, num_examples: int, metrics: Metrics) -> None:
+        started = time.monotonic()
+        self._patience.until_settled(
+            lambda: self._hub.upload_update(
+                task.model_id, task.round, num_examples, self._update_path, metrics, sha256=update.sha256
+            )
+        )
+        milliseconds = 1000 * (time.monotonic() - started)
+        logger.info("round %d: update sent (%.1f MB, %.0f ms)", task.round, update.num_bytes / 1e6, milliseconds)
+
+    def _report(self, task: Task, metrics: Metrics) -> None:
+        with _refusals():
+            self._patience.until_settled(lambda: self._hub.upload_metrics(task.model_id, metrics))
+        logger.info("round %d: evaluation sent", task.round)
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    # Not around the participant's own functions: what they raise is for their author, even if it looks like ours.
+    try:
+        yield
+    except (InvalidInput, Conflict, NotAllowed, NotFound) as reason:
+        raise Refused(reason) from reason
+
+
+def _call(function: Callable[[Weights, Task], Returned], weights: Weights, task: Task) -> Returned:
+    try:
+        return function(weights, task)
+    except Exception:
+        logger.exception("round %d: the participant's own function failed", task.round)
+        raise
