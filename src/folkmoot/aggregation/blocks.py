@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import groupby
@@ -58,7 +58,7 @@ class BlockLoop:
         self.updates = updates
         self._buffers = threading.local()
 
-    def run(self, blocks: Iterable[Block], threads: int) -> Iterator[npt.NDArray[Any]]:
+    def run(self, blocks: Iterable[Block], threads: int) -> Generator[npt.NDArray[Any]]:
         """Yield the finished blocks in order; `threads` of them are computed while one is being written."""
         pending: deque[Future[npt.NDArray[Any]]] = deque()
         with ThreadPoolExecutor(threads, thread_name_prefix="aggregate") as pool:

@@ -13,7 +13,6 @@ from pathlib import Path
 from folkmoot.errors import StorageFull
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_BUFFER_BYTES = 1 << 18
 
 
 @contextmanager
@@ -25,7 +24,7 @@ def replacing(path: Path) -> Iterator[BufferedRandom]:
     """
     temporary = path.with_name(f".{secrets.token_hex(8)}.part")
     try:
-        with temporary.open("xb+", buffering=_BUFFER_BYTES) as file:
+        with temporary.open("xb+") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
