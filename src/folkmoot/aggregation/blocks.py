@@ -22,7 +22,7 @@ from folkmoot.errors import AggregationFailed
 from folkmoot.tensors import Schema
 
 # Two float64 blocks and a raw one stay within the second-level cache of one core.
-BLOCK_ELEMENTS = 1 << 15
+BLOCK_ELEMENTS = 1 << 16
 
 
 @dataclass(frozen=True)
