@@ -1,0 +1,52 @@
+"""The commands and how they are found."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from typing import Annotated
+
+import typer
+
+from folkmoot.cli.demo import demo
+from folkmoot.cli.serve import serve
+from folkmoot.cli.user import users
+from folkmoot.errors import Misconfigured
+
+app = typer.Typer(
+    name="folkmoot",
+    help="Train one model together over plain HTTPS, without pooling data.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command()(serve)
+app.command()(demo)
+app.add_typer(users, name="user")
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(importlib.metadata.version("folkmoot"))
+        raise typer.Exit
+
+
+@app.callback()
+def folkmoot(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Train one model together over plain HTTPS, without pooling data."""
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command and return its exit code; a wrong argument is Misconfigured."""
+    try:
+        return int(app(arguments, standalone_mode=False) or 0)
+    except typer.TyperException as error:
+        if not arguments or error.exit_code != 2:
+            typer.echo(error.format_message())
+            return 2
+        raise Misconfigured(f"{error.format_message()} See folkmoot {' '.join(arguments[:1])} --help.") from error
+    except typer.Abort:
+        return 130

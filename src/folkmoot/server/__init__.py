@@ -1,0 +1,1 @@
+"""The hub: Django and Django REST framework."""

@@ -1,0 +1,58 @@
+"""Users and API tokens."""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+
+from django.contrib.auth.models import AbstractUser
+from django.db import models
+from django.db.models import Q
+from django.utils import timezone
+
+
+class User(AbstractUser):
+    """Anyone with an account. `actor` and `client` describe a user and gate nothing."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    actor = models.BooleanField(default=False)
+    client = models.BooleanField(default=True)
+    message_endpoint = models.TextField(blank=True, default="", max_length=2000)
+    # The id of the newest notification; counted up while this row is locked, so that no smaller id appears later.
+    last_notification = models.PositiveBigIntegerField(default=0, editable=False)
+
+
+class TokenQuerySet(models.QuerySet["Token"]):
+    def valid(self) -> TokenQuerySet:
+        """Tokens that have not expired, of users who may sign in."""
+        unexpired = Q(expires_at=None) | Q(expires_at__gt=timezone.now())
+        return self.filter(unexpired, user__is_active=True).select_related("user")
+
+    def matching(self, plain: str) -> TokenQuerySet:
+        """The token that these 40 hex digits are, valid or not."""
+        return self.filter(digest=Token.digest_of(plain))
+
+
+class Token(models.Model):
+    """An API token: 20 random bytes, shown once as 40 hex digits, kept as their SHA-256. Deleting it revokes it."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="tokens")
+    name = models.CharField(max_length=100, blank=True, default="")
+    prefix = models.CharField(max_length=8, editable=False)
+    digest = models.CharField(max_length=64, unique=True, editable=False)
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+    expires_at = models.DateTimeField(null=True, blank=True)
+
+    objects = TokenQuerySet.as_manager()
+
+    class Meta:
+        ordering = ("created_at",)
+
+    def __str__(self) -> str:
+        return f"{self.prefix}... of {self.user_id}"
+
+    @staticmethod
+    def digest_of(plain: str) -> str:
+        # No salt and no slow hash: 160 random bits cannot be guessed, and every request pays for this.
+        return hashlib.sha256(plain.encode()).hexdigest()

@@ -1,0 +1,58 @@
+"""Who is asking: a token, or a user name with a password."""
+
+from __future__ import annotations
+
+from drf_spectacular.extensions import OpenApiAuthenticationExtension
+from rest_framework import authentication
+from rest_framework.exceptions import AuthenticationFailed
+from rest_framework.request import Request
+
+from folkmoot.server.accounts.models import Token, User
+
+
+class TokenAuthentication(authentication.BaseAuthentication):
+    """`Authorization: Token <40 hex digits>`, or `Bearer`."""
+
+    def authenticate(self, request: Request) -> tuple[User, Token] | None:
+        scheme, _, plain = authentication.get_authorization_header(request).decode("latin-1").partition(" ")
+        if scheme.lower() not in ("token", "bearer"):
+            return None
+        return user_of(plain.strip())
+
+    def authenticate_header(self, request: Request) -> str:
+        return "Token"
+
+
+class BasicAuthentication(authentication.BasicAuthentication):
+    """User name and password; or a token as the user name, with an empty password."""
+
+    def authenticate_credentials(
+        self, userid: str, password: str, request: Request | None = None
+    ) -> tuple[User, Token | None]:
+        if not password:
+            return user_of(userid)
+        return super().authenticate_credentials(userid, password, request)
+
+
+def user_of(plain: str) -> tuple[User, Token]:
+    """The user whose valid token this is; AuthenticationFailed for every other text."""
+    token = Token.objects.valid().matching(plain).first()
+    if token is None:
+        raise AuthenticationFailed("Invalid token.")
+    return token.user, token
+
+
+class TokenScheme(OpenApiAuthenticationExtension):
+    target_class = TokenAuthentication
+    name = "token"
+
+    def get_security_definition(self, auto_schema: object) -> dict[str, str]:
+        return {"type": "apiKey", "in": "header", "name": "Authorization", "description": "`Token <40 hex digits>`"}
+
+
+class BasicScheme(OpenApiAuthenticationExtension):
+    target_class = BasicAuthentication
+    name = "basic"
+
+    def get_security_definition(self, auto_schema: object) -> dict[str, str]:
+        return {"type": "http", "scheme": "basic"}

@@ -1,0 +1,95 @@
+"""From errors to answers: the one place that knows which status a domain error has."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.core.exceptions import RequestDataTooBig, TooManyFilesSent
+from django.db import InterfaceError, OperationalError
+from django.http import HttpRequest, JsonResponse
+from django.http.request import UnreadablePostError
+from rest_framework import status
+from rest_framework.exceptions import APIException
+from rest_framework.response import Response
+from rest_framework.views import exception_handler, set_rollback
+
+from folkmoot import errors
+
+# The seed's paths answer 400 where the state or the tensors are at fault; the code tells them apart.
+STATUS: dict[type[errors.FolkmootError], int] = {
+    errors.StorageFull: status.HTTP_507_INSUFFICIENT_STORAGE,
+    errors.Unavailable: status.HTTP_503_SERVICE_UNAVAILABLE,
+    errors.AlreadySubmitted: status.HTTP_409_CONFLICT,
+    errors.Conflict: status.HTTP_400_BAD_REQUEST,
+    errors.DigestMismatch: status.HTTP_422_UNPROCESSABLE_ENTITY,
+    errors.TooLarge: status.HTTP_413_REQUEST_ENTITY_TOO_LARGE,
+    errors.InvalidInput: status.HTTP_400_BAD_REQUEST,
+    errors.NotAuthenticated: status.HTTP_401_UNAUTHORIZED,
+    errors.NotAllowed: status.HTTP_403_FORBIDDEN,
+    errors.NotFound: status.HTTP_404_NOT_FOUND,
+}
+RETRY_AFTER_SECONDS = 2
+
+
+def handle(error: Exception, context: dict[str, Any]) -> Response | None:
+    """Django REST framework's exception handler: `{"detail", "code"}`, or a serializer's `{"field": [...]}`."""
+    known = _as_domain_error(error)
+    if known is not None:
+        set_rollback()
+        return _response(known)
+    response = exception_handler(error, context)
+    if response is not None:
+        _add_code(response, error)
+    return response
+
+
+def _as_domain_error(error: Exception) -> errors.FolkmootError | None:
+    match error:
+        case errors.FolkmootError():
+            return error
+        case OperationalError() | InterfaceError():
+            return errors.Unavailable("The database is busy; try again.")
+        case RequestDataTooBig() | TooManyFilesSent():
+            return errors.TooLarge("the request is larger than is taken here")
+        case UnreadablePostError():
+            return errors.InvalidInput("the request broke off", code="incomplete_request")
+        case RecursionError():
+            return errors.InvalidInput("the request is nested too deeply")
+    return None
+
+
+def _response(error: errors.FolkmootError) -> Response:
+    kind = next((known for known in type(error).__mro__ if known in STATUS), None)
+    if kind is None:
+        return Response({"detail": "A fault of the server.", "code": "internal"}, status=500)
+    response = Response({"detail": error.message, "code": error.code}, status=STATUS[kind])
+    if isinstance(error, errors.Unavailable):
+        response["Retry-After"] = str(RETRY_AFTER_SECONDS)
+    return response
+
+
+def _add_code(response: Response, error: Exception) -> None:
+    code = "invalid_input"
+    if isinstance(error, APIException) and isinstance(error.get_codes(), str):
+        code = str(error.get_codes())
+    if isinstance(response.data, list):
+        response.data = {"detail": " ".join(map(str, response.data))}
+    if isinstance(response.data, dict) and set(response.data) == {"detail"}:
+        detail = response.data["detail"]
+        response.data = {"detail": detail[0] if isinstance(detail, list) else detail, "code": code}
+    else:
+        response["X-Error-Code"] = code
+
+
+def bad_request(request: HttpRequest, exception: Exception) -> JsonResponse:
+    """What Django refuses before any view is reached: a strange Host header, a malformed query."""
+    hint = "The request cannot be understood, or its Host header is not one that FOLKMOOT_ALLOWED_HOSTS names."
+    return JsonResponse({"detail": hint, "code": "invalid_input"}, status=400)
+
+
+def not_found(request: HttpRequest, exception: Exception) -> JsonResponse:
+    return JsonResponse({"detail": "Not found.", "code": "not_found"}, status=404)
+
+
+def server_error(request: HttpRequest) -> JsonResponse:
+    return JsonResponse({"detail": "A fault of the server.", "code": "internal"}, status=500)

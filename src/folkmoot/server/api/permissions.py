@@ -1,0 +1,64 @@
+"""Who may do what."""
+
+from __future__ import annotations
+
+from django.conf import settings
+from rest_framework.permissions import BasePermission
+from rest_framework.request import Request
+from rest_framework.views import APIView
+
+from folkmoot.server.registry.models import Model
+from folkmoot.server.trainings.models import Training
+
+
+class RegistrationIsOpen(BasePermission):
+    """Anyone, where the server lets anyone in."""
+
+    message = "Registration is closed on this server; ask its operator for an account."
+
+    def has_permission(self, request: Request, view: APIView) -> bool:
+        return settings.REGISTRATION == "open"
+
+
+class MaySeeTraining(BasePermission):
+    """The actor, a participant, staff."""
+
+    def has_object_permission(self, request: Request, view: APIView, training: Training) -> bool:
+        return _takes_part(request, training) or request.user.is_staff
+
+
+class MaySteer(BasePermission):
+    """The actor; a participant too, unless the training or the server leaves it to the actor."""
+
+    def has_object_permission(self, request: Request, view: APIView, training: Training) -> bool:
+        if training.actor_id == request.user.pk:
+            return True
+        shared = training.settings.participants_may_steer
+        if shared is None:
+            shared = settings.PARTICIPANTS_MAY_STEER
+        return shared and training.has_participant(request.user)
+
+
+class IsActor(BasePermission):
+    message = "You are not the owner the training."
+
+    def has_object_permission(self, request: Request, view: APIView, training: Training) -> bool:
+        return training.actor_id == request.user.pk
+
+
+class MaySeeModel(BasePermission):
+    """Its owner, the actor and the participants of its training, staff."""
+
+    def has_object_permission(self, request: Request, view: APIView, model: Model) -> bool:
+        if model.owner_id == request.user.pk or request.user.is_staff:
+            return True
+        training = Training.objects.filter(model=model).first()
+        return training is not None and _takes_part(request, training)
+
+
+class MayReportMetrics(MaySeeModel):
+    """Its owner, the actor and the participants of its training."""
+
+
+def _takes_part(request: Request, training: Training) -> bool:
+    return training.actor_id == request.user.pk or training.has_participant(request.user)

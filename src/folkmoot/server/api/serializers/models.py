@@ -1,0 +1,179 @@
+"""Models, updates and metrics."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+from django.conf import settings
+from drf_spectacular.utils import extend_schema_field
+from rest_framework import serializers
+
+from folkmoot.errors import InvalidValue, NotAvailableYet
+from folkmoot.server.api.serializers.flat import FlatSerializer, missing, whole
+from folkmoot.server.registry.models import Metric, Model
+from folkmoot.server.registry.services import checked_metrics
+
+MAX_ROUND = 10**6
+MAX_DIMENSIONS = 32
+
+
+class ModelSerializer(serializers.ModelSerializer):
+    """A model without its weights."""
+
+    preprocessing = serializers.SerializerMethodField()
+    has_preprocessing = serializers.SerializerMethodField()
+
+    class Meta:
+        model = Model
+        fields = (
+            "id",
+            "owner",
+            "round",
+            "name",
+            "description",
+            "input_shape",
+            "preprocessing",
+            "has_preprocessing",
+        )
+        read_only_fields = fields
+
+    # The seed's clients read these two; models with a preprocessing part are refused as they come in.
+    def get_preprocessing(self, model: Model) -> str | None:
+        return None
+
+    def get_has_preprocessing(self, model: Model) -> bool:
+        return False
+
+
+@extend_schema_field({"type": "integer", "nullable": True, "minimum": 1})
+class DimensionField(serializers.Field):
+    """A size, or `None` or `null` for a free one."""
+
+    def to_internal_value(self, data: Any) -> int | None:
+        if data in ("None", "null", "", None):
+            return None
+        if not str(data).isascii() or not str(data).isdigit() or not 0 < int(str(data)[:20]) < 2**31:
+            raise serializers.ValidationError("input_shape must be made of positive whole numbers, or None where free")
+        return int(data)
+
+    def to_representation(self, value: Any) -> Any:
+        return value
+
+
+def _file(field: str) -> serializers.FileField:
+    sentence = f"No uploaded file '{field}' found."
+    messages = dict.fromkeys(("required", "null", "invalid", "no_name"), sentence)
+    return serializers.FileField(error_messages=messages, allow_empty_file=True)
+
+
+class ModelUploadSerializer(FlatSerializer):
+    """A model file with its name."""
+
+    name = serializers.CharField(max_length=255, error_messages=missing("name"))
+    description = serializers.CharField(max_length=10_000, error_messages=missing("description"))
+    model_file = _file("model_file")
+    input_shape = serializers.ListField(
+        child=DimensionField(allow_null=True), required=False, max_length=MAX_DIMENSIONS
+    )
+    round = serializers.IntegerField(default=0, **whole("round", 0, MAX_ROUND))
+    type = serializers.ChoiceField(("GLOBAL", "SWAG", "MEAN"), default="GLOBAL")
+    model_preprocessing_file = serializers.FileField(required=False)
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        if attrs.pop("type") != "GLOBAL":
+            raise NotAvailableYet("models of type SWAG and MEAN are not available yet")
+        if attrs.pop("model_preprocessing_file", None) is not None:
+            raise NotAvailableYet("model_preprocessing_file is not available yet")
+        return attrs
+
+
+class MetricsSerializer(FlatSerializer):
+    """Names and values, paired by their places."""
+
+    metric_names = serializers.ListField(child=serializers.CharField(allow_blank=False), default=list)
+    metric_values = serializers.ListField(child=serializers.JSONField(), default=list)
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        names, values = attrs.pop("metric_names"), attrs.pop("metric_values")
+        if not names or not values:
+            raise InvalidValue("Metric names or values are missing")
+        return {"metrics": checked_metrics(names, values)}
+
+
+class UpdateSerializer(MetricsSerializer):
+    """What one participant sends in one round. `owner` is accepted and ignored: the sender owns it."""
+
+    round = serializers.IntegerField(**whole("round", 0, MAX_ROUND))
+    sample_size = serializers.IntegerField(**whole("sample_size", 1, settings.MAX_NUM_EXAMPLES))
+    model_file = _file("model_file")
+    owner = serializers.CharField(required=False, allow_blank=True, write_only=True)
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        attrs.pop("owner", None)
+        attrs["metrics"] = checked_metrics(attrs.pop("metric_names"), attrs.pop("metric_values"))
+        return attrs
+
+
+class MetricSerializer(serializers.ModelSerializer):
+    """A metric; one that came as NaN or infinite is shown as null, with `finite` false."""
+
+    value_binary = serializers.SerializerMethodField()
+    finite = serializers.SerializerMethodField()
+
+    class Meta:
+        model = Metric
+        fields = (
+            "id",
+            "identifier",
+            "key",
+            "value_float",
+            "value_binary",
+            "step",
+            "model",
+            "reporter",
+            "phase",
+            "finite",
+        )
+        read_only_fields = fields
+
+    def get_value_binary(self, metric: Metric) -> str | None:
+        if metric.value_binary is None:
+            return None
+        return base64.b64encode(metric.value_binary).decode()
+
+    def get_finite(self, metric: Metric) -> bool:
+        return metric.value_float is not None or metric.value_binary is not None
+
+
+class TensorSerializer(serializers.Serializer):
+    """One tensor of a model."""
+
+    name = serializers.CharField()
+    dtype = serializers.CharField()
+    shape = serializers.ListField(child=serializers.IntegerField())
+
+
+class MetadataSerializer(ModelSerializer):
+    """A model with its tensors; `stats`, a summary of layers, is null where none can be made."""
+
+    stats = serializers.SerializerMethodField()
+    tensors = serializers.SerializerMethodField()
+
+    class Meta(ModelSerializer.Meta):
+        fields = (*ModelSerializer.Meta.fields, "stats", "tensors")
+
+    def get_stats(self, model: Model) -> dict[str, Any] | None:
+        return None
+
+    @extend_schema_field(TensorSerializer(many=True))
+    def get_tensors(self, model: Model) -> list[dict[str, Any]]:
+        return TensorSerializer(self.context["schema"], many=True).data
+
+
+class DownloadSerializer(serializers.Serializer):
+    """Which of a model's checkpoints."""
+
+    round = serializers.IntegerField(
+        min_value=0, max_value=MAX_ROUND, required=False, help_text="after so many rounds; by default the latest"
+    )

@@ -1,0 +1,33 @@
+"""Notifications on the wire."""
+
+from __future__ import annotations
+
+from rest_framework import serializers
+
+from folkmoot.server.notifications.models import Notification
+
+
+class NotificationSerializer(serializers.ModelSerializer):
+    """One message to a participant."""
+
+    id = serializers.IntegerField(source="number")
+    notification_type = serializers.CharField(source="type")
+    training_uuid = serializers.UUIDField(source="training_id")
+
+    class Meta:
+        model = Notification
+        fields = ("id", "notification_type", "training_uuid", "body", "created_at")
+
+
+class NotificationsSerializer(serializers.Serializer):
+    """Messages, oldest first, and what to ask `after` next time."""
+
+    notifications = NotificationSerializer(many=True)
+    last_id = serializers.IntegerField()
+
+
+class PollSerializer(serializers.Serializer):
+    """The query of a poll."""
+
+    after = serializers.IntegerField(min_value=0, max_value=2**63 - 1, required=False, default=None)
+    wait = serializers.FloatField(min_value=0, default=0)

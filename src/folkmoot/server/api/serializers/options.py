@@ -1,0 +1,39 @@
+"""The options of a training that the server knows; others are kept as they came."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rest_framework import serializers
+
+from folkmoot.errors import NotAvailableYet
+from folkmoot.server.trainings.options import NOT_YET
+
+
+class OptionsSerializer(serializers.Serializer):
+    """Checks what is known, refuses what is not available yet, leaves the rest alone."""
+
+    round_timeout = serializers.FloatField(min_value=1, max_value=366 * 86_400, required=False)
+    round_retries = serializers.IntegerField(min_value=0, max_value=100, required=False)
+    min_updates = serializers.IntegerField(min_value=1, required=False)
+    tests = serializers.ChoiceField(("every_round", "final", "never"), required=False)
+    participants_may_steer = serializers.BooleanField(required=False)
+    local = serializers.DictField(required=False)
+    aggregation = serializers.DictField(required=False)
+    uncertainty = serializers.DictField(required=False)
+    daisy_chain_period = serializers.IntegerField(min_value=0, required=False)
+
+    def to_internal_value(self, data: Any) -> dict[str, Any]:
+        if not isinstance(data, Mapping):
+            raise serializers.ValidationError("options must be an object")
+        for name in NOT_YET:
+            if name in data:
+                raise NotAvailableYet(f"options.{name} is not available yet")
+        checked = super().to_internal_value(data)
+        if checked.get("daisy_chain_period"):
+            raise NotAvailableYet("options.daisy_chain_period is not available yet")
+        return {**data, **checked}
+
+    def to_representation(self, instance: Any) -> Any:
+        return instance

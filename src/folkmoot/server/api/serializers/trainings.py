@@ -1,0 +1,170 @@
+"""Trainings, as they are created and as they are shown."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any
+
+from rest_framework import serializers
+
+from folkmoot.aggregation import find_strategy, strategies
+from folkmoot.errors import NotAvailableYet
+from folkmoot.protocol.states import RoundState
+from folkmoot.server.api.serializers.options import OptionsSerializer
+from folkmoot.server.registry.models import Metric, Phase
+from folkmoot.server.trainings.models import Round, Training
+
+MISSING = {"required": "Missing data for required field."}
+UNCERTAINTY_METHODS = ("NONE", "ENSEMBLE", "MC_DROPOUT", "SWAG")
+
+
+class StrictSerializer(serializers.Serializer):
+    """Refuses fields that it does not know."""
+
+    def to_internal_value(self, data: Any) -> dict[str, Any]:
+        unknown = set(data) - set(self.fields)
+        if unknown:
+            raise serializers.ValidationError({name: ["Unknown field."] for name in sorted(unknown)})
+        return super().to_internal_value(data)
+
+
+class TrainingCreationSerializer(StrictSerializer):
+    """What a training is to be."""
+
+    model_id = serializers.CharField(max_length=100, error_messages=MISSING)
+    target_num_updates = serializers.IntegerField(min_value=1, max_value=10**6, error_messages=MISSING)
+    aggregation_method = serializers.CharField(max_length=50, error_messages=MISSING)
+    metric_names = serializers.ListField(child=serializers.CharField(max_length=64), max_length=1000, default=list)
+    uncertainty_method = serializers.ChoiceField(UNCERTAINTY_METHODS, default="NONE")
+    options = OptionsSerializer(default=dict)
+    clients = serializers.ListField(child=serializers.CharField(max_length=100), max_length=100_000, default=list)
+
+    def validate_aggregation_method(self, name: str) -> str:
+        if name not in strategies():
+            valid = ", ".join(sorted(strategies()))
+            raise serializers.ValidationError(f"{name!r} is no aggregation method; valid ones: {valid}.")
+        return name
+
+    def validate_uncertainty_method(self, name: str) -> str:
+        if name == "SWAG":
+            raise NotAvailableYet("uncertainty_method SWAG is not available yet")
+        return name
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        # Raises InvalidValue for an option that the strategy does not have.
+        find_strategy(attrs["aggregation_method"], attrs["options"].get("aggregation", {}))
+        return attrs
+
+
+class ClientsSerializer(serializers.Serializer):
+    """Ids of users."""
+
+    clients = serializers.ListField(
+        child=serializers.CharField(max_length=100), max_length=100_000, error_messages=MISSING
+    )
+
+
+class TrainingSerializer(serializers.ModelSerializer):
+    """A training as lists show it."""
+
+    locked = serializers.SerializerMethodField()
+    participants = serializers.SerializerMethodField()
+
+    class Meta:
+        model = Training
+        fields = (
+            "id",
+            "state",
+            "target_num_updates",
+            "last_update",
+            "uncertainty_method",
+            "aggregation_method",
+            "options",
+            "locked",
+            "model",
+            "actor",
+            "participants",
+            "metric_names",
+            "reason",
+        )
+        read_only_fields = fields
+
+    def get_locked(self, training: Training) -> bool:
+        return any(each.state == RoundState.AGGREGATING for each in training.rounds.all())
+
+    def get_participants(self, training: Training) -> list[str]:
+        return _ids(training.participants.all())
+
+
+class RoundSerializer(serializers.ModelSerializer):
+    """A round: who was asked, who answered, and the metrics of its updates and of its test, by reporter."""
+
+    cohort = serializers.SerializerMethodField()
+    arrived = serializers.SerializerMethodField()
+    metrics = serializers.SerializerMethodField()
+
+    class Meta:
+        model = Round
+        fields = (
+            "number",
+            "state",
+            "attempt",
+            "opened_at",
+            "closes_at",
+            "aggregated_at",
+            "closed_at",
+            "cohort",
+            "arrived",
+            "metrics",
+        )
+        read_only_fields = fields
+
+    def get_cohort(self, current: Round) -> list[str]:
+        return _ids(current.cohort.all())
+
+    def get_arrived(self, current: Round) -> list[str]:
+        return [str(update.participant_id) for update in current.updates.all()]
+
+    def get_metrics(self, current: Round) -> dict[str, dict[str, dict[str, float | None]]]:
+        found = self.context["metrics"]
+        return {
+            "train": found.get((Phase.TRAIN, current.number), {}),
+            "test": found.get((Phase.TEST, current.number + 1), {}),
+        }
+
+
+class TrainingDetailSerializer(TrainingSerializer):
+    """A training with its rounds, and how many updates the open one has and awaits."""
+
+    local_models_arrived = serializers.SerializerMethodField()
+    local_models_expected = serializers.SerializerMethodField()
+    rounds = serializers.SerializerMethodField()
+
+    class Meta(TrainingSerializer.Meta):
+        fields = (*TrainingSerializer.Meta.fields, "local_models_arrived", "local_models_expected", "rounds")
+
+    def get_local_models_arrived(self, training: Training) -> int:
+        return sum(len(each.updates.all()) for each in _open_rounds(training))
+
+    def get_local_models_expected(self, training: Training) -> int:
+        return sum(len(each.cohort.all()) for each in _open_rounds(training))
+
+    def get_rounds(self, training: Training) -> list[dict[str, Any]]:
+        context = {"metrics": _metrics_by_step(training)}
+        return RoundSerializer(training.rounds.all(), many=True, context=context).data
+
+
+def _open_rounds(training: Training) -> list[Round]:
+    return [each for each in training.rounds.all() if each.state == RoundState.OPEN]
+
+
+def _ids(users: Any) -> list[str]:
+    return [str(user.pk) for user in users]
+
+
+def _metrics_by_step(training: Training) -> dict[tuple[str, int], dict[str, dict[str, float | None]]]:
+    found: dict[tuple[str, int], dict[str, dict[str, float | None]]] = defaultdict(lambda: defaultdict(dict))
+    numbers = Metric.objects.filter(model=training.model_id, value_binary=None).exclude(phase=Phase.OTHER)
+    for phase, step, reporter, key, value in numbers.values_list("phase", "step", "reporter", "key", "value_float"):
+        found[phase, step][str(reporter)][key] = value
+    return found

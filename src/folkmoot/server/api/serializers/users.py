@@ -1,0 +1,119 @@
+"""Users and tokens."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import urlsplit
+
+from django.contrib.auth.password_validation import validate_password
+from rest_framework import serializers
+
+from folkmoot.server.accounts import services
+from folkmoot.server.accounts.models import Token, User
+from folkmoot.server.trainings.models import Training
+
+
+def check_endpoint(value: str) -> None:
+    """Any absolute http(s) URL with a host; single-label host names are fine."""
+    try:
+        parts = urlsplit(value)
+        good = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:
+        good = False
+    if not good or "@" in urlsplit(value).netloc or any(ord(character) <= ord(" ") for character in value):
+        raise serializers.ValidationError("Enter an absolute http or https URL with a host, and no user in it.")
+
+
+class UserSerializer(serializers.ModelSerializer):
+    """`email` and `message_endpoint` are empty unless it is you, or you are staff or the actor of a shared training."""
+
+    class Meta:
+        model = User
+        fields = ("id", "username", "first_name", "last_name", "email", "actor", "client", "message_endpoint")
+        read_only_fields = fields
+
+    def to_representation(self, user: User) -> dict[str, Any]:
+        shown = super().to_representation(user)
+        if not self._may_see_contact(user):
+            shown |= {"email": "", "message_endpoint": ""}
+        return shown
+
+    def _may_see_contact(self, user: User) -> bool:
+        viewer = self.context["request"].user
+        if viewer.is_anonymous:
+            return False
+        return viewer.is_staff or viewer.pk == user.pk or user.pk in self._participants_of(viewer)
+
+    def _participants_of(self, viewer: User) -> set[Any]:
+        # Once for a whole list.
+        if "participants" not in self.context:
+            mine = Training.objects.steered_by(viewer)
+            self.context["participants"] = set(mine.values_list("participants", flat=True))
+        return self.context["participants"]
+
+
+class RegistrationSerializer(serializers.ModelSerializer):
+    """Creating a user; the answer holds its first token, this one time."""
+
+    password = serializers.CharField(max_length=1000, trim_whitespace=False, write_only=True)
+    client = serializers.BooleanField(default=True)
+
+    class Meta:
+        model = User
+        fields = (
+            "username",
+            "password",
+            "first_name",
+            "last_name",
+            "email",
+            "actor",
+            "client",
+            "message_endpoint",
+        )
+        extra_kwargs = {"message_endpoint": {"validators": [check_endpoint]}}  # noqa: RUF012
+
+    def validate_password(self, password: str) -> str:
+        validate_password(password)
+        return password
+
+    def create(self, validated_data: dict[str, Any]) -> User:
+        user, self.context["token"] = services.register(**validated_data)
+        return user
+
+
+class RegisteredUserSerializer(serializers.ModelSerializer):
+    """The answer to a registration: the user with a token, which is not shown again."""
+
+    token = serializers.SerializerMethodField()
+
+    class Meta:
+        model = User
+        fields = (*UserSerializer.Meta.fields, "token")
+
+    def get_token(self, user: User) -> str:
+        return str(self.context["token"])
+
+
+class TokenSerializer(serializers.ModelSerializer):
+    """A token without its digits: only `prefix`, the first eight of them."""
+
+    class Meta:
+        model = Token
+        fields = ("id", "name", "prefix", "created_at", "expires_at")
+        read_only_fields = ("id", "prefix", "created_at")
+
+    def create(self, validated_data: dict[str, Any]) -> Token:
+        token, self.context["token"] = services.issue_token(**validated_data)
+        return token
+
+
+class IssuedTokenSerializer(TokenSerializer):
+    """The answer to making a token: its 40 hex digits, which are not shown again."""
+
+    token = serializers.SerializerMethodField()
+
+    class Meta(TokenSerializer.Meta):
+        fields = (*TokenSerializer.Meta.fields, "token")
+
+    def get_token(self, token: Token) -> str:
+        return str(self.context["token"])

@@ -1,0 +1,1 @@
+"""The viewsets: permission, serializer, one call, response."""

@@ -1,0 +1,126 @@
+"""Models: up, down, updates to them, their metrics."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db.models import Q, QuerySet
+from django.http import HttpResponseBase
+from django.utils.cache import get_conditional_response
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiParameter, extend_schema
+from rest_framework import mixins, status
+from rest_framework.decorators import action
+from rest_framework.parsers import FormParser, MultiPartParser
+from rest_framework.permissions import IsAuthenticated
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from folkmoot.server.api.downloads import file_response
+from folkmoot.server.api.parsers import JSONParser
+from folkmoot.server.api.permissions import MaySeeModel
+from folkmoot.server.api.serializers.models import (
+    DownloadSerializer,
+    MetadataSerializer,
+    MetricSerializer,
+    MetricsSerializer,
+    ModelSerializer,
+    ModelUploadSerializer,
+    UpdateSerializer,
+)
+from folkmoot.server.api.views.base import ResourceViewSet
+from folkmoot.server.faults import fault_point
+from folkmoot.server.registry import intake, services
+from folkmoot.server.registry.downloads import download
+from folkmoot.server.registry.models import Model
+from folkmoot.server.storage.upload import IncomingFile
+from folkmoot.server.trainings import lifecycle, submissions
+from folkmoot.server.trainings.models import Training
+
+DIGEST_HEADER = OpenApiParameter(
+    "X-Content-SHA256", OpenApiTypes.STR, OpenApiParameter.HEADER, description="SHA-256 of `model_file`, in hexadecimal"
+)
+
+
+class ModelViewSet(mixins.ListModelMixin, ResourceViewSet):
+    """Upload models and download them, send updates and metrics."""
+
+    thing = "Model"
+    serializer_class = ModelSerializer
+    permission_classes = (IsAuthenticated, MaySeeModel)
+    parser_classes = (MultiPartParser, FormParser, JSONParser)
+
+    def get_queryset(self) -> QuerySet[Model]:
+        models = Model.objects.order_by("created_at", "pk")
+        if self.action != "list":
+            return models
+        mine = Training.objects.visible_to(self.request.user)
+        return models.filter(Q(owner=self.request.user) | Q(training__in=mine))
+
+    @extend_schema(request={"multipart/form-data": ModelUploadSerializer}, responses={201: OpenApiTypes.OBJECT})
+    def create(self, request: Request) -> Response:
+        """Upload a model file; nothing in it is ever run."""
+        fields = _validated(ModelUploadSerializer, request)
+        incoming = _intact(fields.pop("model_file"), request)
+        model = services.upload_model(incoming, owner=request.user, **fields)
+        answer = {"detail": "Model Upload Accepted", "model_id": str(model.pk)}
+        return Response(answer, status.HTTP_201_CREATED, headers=self.location_of("model-detail", model.pk))
+
+    @extend_schema(parameters=[DownloadSerializer], responses={(200, "application/octet-stream"): bytes})
+    def retrieve(self, request: Request, pk: str) -> HttpResponseBase:
+        """Download the model in the format it was uploaded in, with its latest tensors or those of a round."""
+        query = DownloadSerializer(data=request.query_params)
+        query.is_valid(raise_exception=True)
+        wanted = download(self.get_object(), **query.validated_data)
+        unchanged = get_conditional_response(request._request, etag=wanted.etag)
+        return unchanged or file_response(wanted)
+
+    @extend_schema(
+        operation_id="models_receive_update",
+        request={"multipart/form-data": UpdateSerializer},
+        responses={200: OpenApiTypes.OBJECT, 201: OpenApiTypes.OBJECT},
+        parameters=[DIGEST_HEADER],
+    )
+    def receive_update(self, request: Request, pk: str) -> Response:
+        """Send an update in the open round; the same bytes again get the same answer."""
+        model = self.get_object()
+        fields = _validated(UpdateSerializer, request)
+        incoming = _intact(fields.pop("model_file"), request)
+        update, is_new = submissions.submit(model, request.user, incoming, **fields)
+        fault_point("upload.after_commit")
+        answer = {"detail": "Model Update Accepted", "update_id": str(update.pk)}
+        code = status.HTTP_201_CREATED if is_new else status.HTTP_200_OK
+        return Response(answer, code, headers=self.location_of("model-detail", model.pk))
+
+    @action(detail=True)
+    def metadata(self, request: Request, pk: str) -> Response:
+        """What the model is, with its tensors' names, dtypes and shapes."""
+        model = self.get_object()
+        schema = intake.schema_of(model.latest_checkpoint.sha256)
+        return Response(MetadataSerializer(model, context={"schema": schema}).data)
+
+    @extend_schema(responses=MetricSerializer(many=True))
+    @action(detail=True)
+    def metrics(self, request: Request, pk: str) -> Response:
+        """All metrics that were reported for the model, the oldest first."""
+        return Response(MetricSerializer(self.get_object().metrics.all(), many=True).data)
+
+    @extend_schema(request=MetricsSerializer, responses={201: OpenApiTypes.OBJECT})
+    @metrics.mapping.post
+    def report_metrics(self, request: Request, pk: str) -> Response:
+        """Report metrics; in a test round they are the answer that is awaited."""
+        model = self.get_object()
+        lifecycle.receive_metrics(model, request.user, _validated(MetricsSerializer, request)["metrics"])
+        answer = {"detail": "Model Metrics Upload Accepted", "model_id": str(model.pk)}
+        return Response(answer, status.HTTP_201_CREATED, headers=self.location_of("model-metrics", model.pk))
+
+
+def _validated(serializer_class: type[Any], request: Request) -> dict[str, Any]:
+    serializer = serializer_class(data=request.data)
+    serializer.is_valid(raise_exception=True)
+    return dict(serializer.validated_data)
+
+
+def _intact(incoming: IncomingFile, request: Request) -> IncomingFile:
+    incoming.check_digest(request.headers.get("X-Content-SHA256"))
+    return incoming

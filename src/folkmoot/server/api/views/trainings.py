@@ -1,0 +1,103 @@
+"""Trainings: created, followed, steered."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db.models import QuerySet
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import extend_schema
+from rest_framework import mixins, status
+from rest_framework.decorators import action
+from rest_framework.permissions import IsAuthenticated
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from folkmoot.server.api.parsers import AnyJSONParser
+from folkmoot.server.api.permissions import IsActor, MaySeeTraining, MaySteer
+from folkmoot.server.api.serializers.trainings import (
+    ClientsSerializer,
+    TrainingCreationSerializer,
+    TrainingDetailSerializer,
+    TrainingSerializer,
+)
+from folkmoot.server.api.views.base import ResourceViewSet
+from folkmoot.server.trainings import lifecycle
+from folkmoot.server.trainings.creation import create_training, find_users
+from folkmoot.server.trainings.models import Training
+from folkmoot.server.trainings.options import unknown
+
+DETAIL = {"type": "object", "properties": {"detail": {"type": "string"}}}
+
+
+class TrainingViewSet(mixins.RetrieveModelMixin, mixins.ListModelMixin, ResourceViewSet):
+    """Create trainings, follow them, steer them."""
+
+    thing = "Training"
+    permission_classes = (IsAuthenticated, MaySeeTraining)
+    # The seed takes JSON here whatever the content type says.
+    parser_classes = (AnyJSONParser,)
+
+    def get_queryset(self) -> QuerySet[Training]:
+        trainings = Training.objects.with_details()
+        return trainings.steered_by(self.request.user) if self.action == "list" else trainings
+
+    def get_serializer_class(self) -> type[Any]:
+        return TrainingSerializer if self.action == "list" else TrainingDetailSerializer
+
+    @extend_schema(request=TrainingCreationSerializer, responses={201: OpenApiTypes.OBJECT})
+    def create(self, request: Request) -> Response:
+        """Create a training of one's own model; options that mean nothing to the server come back as warnings."""
+        wanted = TrainingCreationSerializer(data=request.data)
+        wanted.is_valid(raise_exception=True)
+        training = create_training(request.user, **wanted.validated_data)
+        answer: dict[str, Any] = {"detail": "Training created successfully!", "training_id": str(training.pk)}
+        warnings = [f"options.{name} has no meaning here; it is kept as it came" for name in unknown(training.options)]
+        if warnings:
+            answer |= {"warnings": warnings}
+        return Response(answer, status.HTTP_201_CREATED, headers=self.location_of("training-detail", training.pk))
+
+    @extend_schema(responses={200: DETAIL})
+    def destroy(self, request: Request, pk: str) -> Response:
+        """Stop the training if it runs, and remove it; its model stays."""
+        lifecycle.delete(self.get_object())
+        return Response({"detail": "Training removed!"})
+
+    @extend_schema(request=None, responses={202: DETAIL})
+    @action(detail=True, methods=["post"], permission_classes=[IsAuthenticated, MaySteer])
+    def start(self, request: Request, pk: str) -> Response:
+        """Open the first round and notify its participants."""
+        training = self.get_object()
+        lifecycle.start(training)
+        return self._accepted("Training started!", training)
+
+    @extend_schema(request=ClientsSerializer, responses={202: DETAIL})
+    @action(detail=True, methods=["put", "post"], permission_classes=[IsAuthenticated, MaySteer])
+    def clients(self, request: Request, pk: str) -> Response:
+        """Let users take part, from the next round on."""
+        training = self.get_object()
+        lifecycle.add_participants(training, self._users(request))
+        return self._accepted("Users registered as participants!", training)
+
+    @extend_schema(request=ClientsSerializer, responses={200: DETAIL})
+    @clients.mapping.delete
+    def remove_clients(self, request: Request, pk: str) -> Response:
+        """End users' part in the training; the round no longer waits for them."""
+        lifecycle.remove_participants(self.get_object(), self._users(request))
+        return Response({"detail": "Users removed from training participants!"})
+
+    def get_permissions(self) -> list[Any]:
+        if self.action == "destroy":
+            return [IsAuthenticated(), IsActor()]
+        if self.action == "remove_clients":
+            return [IsAuthenticated(), MaySteer()]
+        return super().get_permissions()
+
+    def _accepted(self, detail: str, training: Training) -> Response:
+        location = self.location_of("training-detail", training.pk)
+        return Response({"detail": detail}, status.HTTP_202_ACCEPTED, headers=location)
+
+    def _users(self, request: Request) -> list[Any]:
+        wanted = ClientsSerializer(data=request.data)
+        wanted.is_valid(raise_exception=True)
+        return find_users(wanted.validated_data["clients"])

@@ -1,0 +1,1 @@
+"""Messages to participants: long poll and push."""

@@ -1,0 +1,72 @@
+"""Waking the long polls of this process. A poll that is not woken only answers later; it misses nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import defaultdict
+from collections.abc import Iterable
+from uuid import UUID
+
+
+class Wakeups:
+    """Each wake-up of a recipient is counted, so that one that comes between looking and waiting is not missed."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._clock = 0
+        self._last: dict[UUID, int] = {}
+        self._waiting: defaultdict[UUID, set[asyncio.Future[None]]] = defaultdict(set)
+        self._closed = False
+
+    @property
+    def clock(self) -> int:
+        """Taken before looking, given to `wait` afterwards."""
+        return self._clock
+
+    def wake(self, recipients: Iterable[UUID]) -> None:
+        """Let those who wait look again. From any thread."""
+        with self._lock:
+            self._clock += 1
+            for recipient in recipients:
+                self._last[recipient] = self._clock
+                self._release(self._waiting.pop(recipient, set()))
+
+    def close(self) -> None:
+        """Let everybody go, now and from now on: the server stops."""
+        with self._lock:
+            self._closed = True
+            for futures in self._waiting.values():
+                self._release(futures)
+            self._waiting.clear()
+
+    async def wait(self, recipient: UUID, *, since: int, timeout: float) -> None:
+        """Return when `recipient` has been woken after `since`, or when `timeout` seconds are over."""
+        future = asyncio.get_running_loop().create_future()
+        with self._lock:
+            if self._closed or self._last.get(recipient, 0) > since:
+                return
+            self._waiting[recipient].add(future)
+        try:
+            await asyncio.wait([future], timeout=timeout)
+        finally:
+            self._forget(recipient, future)
+
+    def _forget(self, recipient: UUID, future: asyncio.Future[None]) -> None:
+        with self._lock:
+            self._waiting[recipient].discard(future)
+            if not self._waiting[recipient]:
+                del self._waiting[recipient]
+
+    @staticmethod
+    def _release(futures: Iterable[asyncio.Future[None]]) -> None:
+        for future in futures:
+            future.get_loop().call_soon_threadsafe(_finish, future)
+
+
+def _finish(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+wakeups = Wakeups()

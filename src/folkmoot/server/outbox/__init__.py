@@ -1,0 +1,1 @@
+"""What has happened, and what is still to be done about it."""

@@ -1,0 +1,107 @@
+"""Recording events, claiming them, handling them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from django.conf import settings
+from django.db import transaction
+from django.db.models import F, Q
+from django.utils import timezone
+
+from folkmoot.server.faults import fault_point
+from folkmoot.server.outbox.alarm import alarm
+from folkmoot.server.outbox.models import Event, Lane
+
+logger = logging.getLogger(__name__)
+
+MAX_ATTEMPTS = 5
+MAX_PAUSE_SECONDS = 300
+
+Handler = Callable[[Event], None]
+_handlers: dict[str, tuple[Handler, Handler]] = {}
+
+
+def give_up_silently(event: Event) -> None:
+    """What happens when an event has failed too often and its handler names nothing else."""
+
+
+def handles(kind: str, *, give_up: Handler = give_up_silently) -> Callable[[Handler], Handler]:
+    """Register the function for events of this kind. It may run twice: it asks first whether its work is still wanted.
+
+    After MAX_ATTEMPTS failures `give_up` is called instead, once.
+    """
+
+    def register(handler: Handler) -> Handler:
+        _handlers[kind] = (handler, give_up)
+        return handler
+
+    return register
+
+
+def record(subject: UUID, kind: str, payload: dict[str, Any] | None = None, *, lane: Lane = Lane.TRAININGS) -> Event:
+    """Write an event in the caller's transaction, and wake a worker when that commits."""
+    event = Event.objects.create(subject=subject, kind=kind, payload=payload or {}, lane=lane)
+    transaction.on_commit(alarm.ring)
+    return event
+
+
+def handle_next_event(lane: Lane) -> bool:
+    """Claim the oldest due event of the lane and handle it; return whether there was one."""
+    event = _claim(lane, timezone.now())
+    if event is None:
+        return False
+    fault_point(f"{event.kind}.claimed")
+    try:
+        _handle(event)
+    except Exception as error:
+        logger.exception("event %s failed for the %d. time", event, event.attempts)
+        _try_again_later(event, error)
+    else:
+        Event.objects.filter(pk=event.pk).update(handled_at=timezone.now(), leased_until=None, error="")
+    return True
+
+
+def seconds_until_due(lane: Lane) -> float | None:
+    """How long until an event that waits to be tried again, or whose lease runs out, can be claimed."""
+    waiting = Event.objects.unhandled().filter(lane=lane).order_by("due_at").values_list("due_at", "leased_until")
+    now = timezone.now()
+    return min((max((due, leased or due)) - now).total_seconds() for due, leased in waiting[:50]) if waiting else None
+
+
+def release_leases() -> None:
+    """Let every event be claimed at once. Only for the one process of an embedded server, as it starts."""
+    Event.objects.unhandled().update(leased_until=None)
+
+
+def _claim(lane: Lane, now: datetime) -> Event | None:
+    """The compare-and-set: of two workers that see the same event, the one whose UPDATE finds it free has it."""
+    event = Event.objects.claimable(lane, now).first()
+    if event is None:
+        return None
+    free = Q(leased_until=None) | Q(leased_until__lte=now)
+    lease = timedelta(seconds=settings.LEASE_SECONDS)
+    mine = Event.objects.unhandled().filter(free, pk=event.pk)
+    claimed = mine.update(leased_until=now + lease, attempts=F("attempts") + 1)
+    if not claimed:
+        return _claim(lane, now)
+    event.attempts += 1
+    return event
+
+
+def _handle(event: Event) -> None:
+    handler, give_up = _handlers.get(event.kind, (give_up_silently, give_up_silently))
+    if event.attempts > MAX_ATTEMPTS:
+        handler = give_up
+    handler(event)
+
+
+def _try_again_later(event: Event, error: Exception) -> None:
+    pause = min(settings.RETRY_SECONDS * 2 ** (event.attempts - 1), MAX_PAUSE_SECONDS)
+    Event.objects.filter(pk=event.pk).update(
+        due_at=timezone.now() + timedelta(seconds=pause), leased_until=None, error=str(error)[:1000]
+    )

@@ -1,0 +1,1 @@
+"""Models, their checkpoints and their metrics."""

@@ -1,0 +1,89 @@
+"""Models, checkpoints, metrics."""
+
+from __future__ import annotations
+
+import uuid
+
+from django.conf import settings
+from django.db import models
+from django.utils import timezone
+
+
+class ModelQuerySet(models.QuerySet["Model"]):
+    def with_checkpoint(self) -> ModelQuerySet:
+        return self.select_related("owner").prefetch_related("checkpoints")
+
+
+class Model(models.Model):
+    """A global model: the template as it was uploaded, and a checkpoint of its tensors after each round."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    owner = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="models")
+    name = models.CharField(max_length=255)
+    description = models.TextField()
+    input_shape = models.JSONField(null=True, blank=True)
+    round = models.PositiveIntegerField(default=0)
+    format = models.CharField(max_length=20)
+    template_sha256 = models.CharField(max_length=64)
+    created_at = models.DateTimeField(default=timezone.now)
+
+    objects = ModelQuerySet.as_manager()
+
+    class Meta:
+        ordering = ("created_at", "id")
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.id}"
+
+    @property
+    def latest_checkpoint(self) -> Checkpoint:
+        return self.checkpoints.get(round=self.round)
+
+
+class Checkpoint(models.Model):
+    """The model's tensors after `round` rounds, as a TensorFile in the storage; round 0 is the upload's own."""
+
+    id = models.BigAutoField(primary_key=True)
+    model = models.ForeignKey(Model, on_delete=models.CASCADE, related_name="checkpoints")
+    round = models.PositiveIntegerField()
+    sha256 = models.CharField(max_length=64)
+    num_bytes = models.PositiveBigIntegerField()
+    created_at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        ordering = ("round",)
+        constraints = (models.UniqueConstraint(fields=["model", "round"], name="checkpoint_once"),)
+
+    def __str__(self) -> str:
+        return f"checkpoint {self.round} of {self.model_id}"
+
+
+class Phase(models.TextChoices):
+    """What a metric came with: an update of round `step`, the test of checkpoint `step`, or neither."""
+
+    TRAIN = "train"
+    TEST = "test"
+    OTHER = "other"
+
+
+class Metric(models.Model):
+    """A number, or other bytes, that a user reported for a model at a step."""
+
+    id = models.BigAutoField(primary_key=True)
+    model = models.ForeignKey(Model, on_delete=models.CASCADE, related_name="metrics")
+    reporter = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="+")
+    identifier = models.CharField(max_length=64, blank=True, default="")
+    key = models.CharField(max_length=64)
+    # NULL with no bytes either: a number that is not finite.
+    value_float = models.FloatField(null=True)
+    value_binary = models.BinaryField(null=True)
+    step = models.PositiveIntegerField()
+    phase = models.CharField(max_length=10, choices=Phase.choices, default=Phase.OTHER)
+    created_at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        ordering = ("id",)
+        indexes = (models.Index(fields=["model", "step"], name="metric_step"),)
+
+    def __str__(self) -> str:
+        return f"{self.key} at {self.step}"

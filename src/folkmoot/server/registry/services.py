@@ -1,0 +1,102 @@
+"""Making models and their copies, noting metrics."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from django.db import transaction
+
+from folkmoot.errors import InvalidValue
+from folkmoot.server.accounts.models import User
+from folkmoot.server.registry import intake
+from folkmoot.server.registry.models import Checkpoint, Metric, Model, Phase
+from folkmoot.server.storage.upload import IncomingFile
+
+MAX_METRICS = 1000
+MAX_METRIC_NAME = 64
+MAX_METRIC_BYTES = 64 * 1024
+
+
+def upload_model(
+    incoming: IncomingFile,
+    *,
+    owner: User,
+    name: str,
+    description: str,
+    round: int = 0,
+    input_shape: Sequence[int | None] | None = None,
+) -> Model:
+    """Take in a model file of any known format; raises InvalidInput where it is none."""
+    format_name, tensors = intake.store_model(incoming)
+    with transaction.atomic():
+        model = Model.objects.create(
+            owner=owner,
+            name=name,
+            description=description,
+            round=round,
+            input_shape=input_shape,
+            format=format_name,
+            template_sha256=incoming.sha256,
+        )
+        Checkpoint.objects.create(model=model, round=round, sha256=tensors.sha256, num_bytes=tensors.num_bytes)
+    return model
+
+
+@transaction.atomic
+def clone(model: Model) -> Model:
+    """Make a model of its own that begins where `model` is now; no bytes are copied."""
+    latest = model.latest_checkpoint
+    copy = Model.objects.create(
+        owner=model.owner,
+        name=model.name,
+        description=model.description,
+        round=model.round,
+        input_shape=model.input_shape,
+        format=model.format,
+        template_sha256=model.template_sha256,
+    )
+    Checkpoint.objects.create(model=copy, round=latest.round, sha256=latest.sha256, num_bytes=latest.num_bytes)
+    return copy
+
+
+def checked_metrics(names: Sequence[str], values: Sequence[Any]) -> dict[str, float | bytes]:
+    """Pair names with values: numbers where they are numbers, other text as its bytes."""
+    if len(names) != len(values):
+        raise InvalidValue("Metric names and values must have the same length")
+    if len(names) > MAX_METRICS:
+        raise InvalidValue(f"{len(names)} metrics came; at most {MAX_METRICS} are taken in one request")
+    too_long = next((name for name in names if len(name) > MAX_METRIC_NAME), None)
+    if too_long is not None:
+        raise InvalidValue(f"a metric name may have {MAX_METRIC_NAME} characters: {too_long[:80]}")
+    return {name: _metric_value(name, value) for name, value in zip(names, values, strict=True)}
+
+
+def note_metrics(
+    model: Model, metrics: Mapping[str, float | bytes], *, reporter: User, step: int, phase: Phase = Phase.OTHER
+) -> None:
+    """Write down what was reported; a number that is not finite is kept as no number."""
+    Metric.objects.bulk_create(
+        Metric(
+            model=model,
+            reporter=reporter,
+            identifier=str(reporter.pk),
+            key=name,
+            value_float=value if isinstance(value, float) and math.isfinite(value) else None,
+            value_binary=value if isinstance(value, bytes) else None,
+            step=step,
+            phase=phase,
+        )
+        for name, value in metrics.items()
+    )
+
+
+def _metric_value(name: str, value: Any) -> float | bytes:
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        binary = value if isinstance(value, bytes) else str(value).encode()
+    if len(binary) > MAX_METRIC_BYTES:
+        raise InvalidValue(f"metric {name} has {len(binary):,} bytes; at most {MAX_METRIC_BYTES:,} are taken")
+    return binary

@@ -1,0 +1,154 @@
+"""Every setting, from the environment; embedded or production follows from it.
+
+Embedded is the default: SQLite and a folder of blobs below `FOLKMOOT_DATA_DIR`, one process. A
+`FOLKMOOT_DATABASE_URL` makes it production.
+"""
+
+from __future__ import annotations
+
+import dj_database_url
+
+from folkmoot.errors import Misconfigured
+from folkmoot.server import environment as env
+from folkmoot.server import secret_key
+
+DATA_DIR = env.folder("FOLKMOOT_DATA_DIR", "folkmoot-data")
+DATABASE_URL = env.text("FOLKMOOT_DATABASE_URL", "")
+EMBEDDED = not DATABASE_URL
+
+DEBUG = False
+SECRET_KEY = secret_key.from_environment_or_folder(DATA_DIR)
+ALLOWED_HOSTS = env.names("FOLKMOOT_ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]")
+
+# Who may create a user over the API. `folkmoot serve` opens it on loopback only.
+REGISTRATION = env.choice("FOLKMOOT_REGISTRATION", "closed", ("open", "closed"))
+PARTICIPANTS_MAY_STEER = env.flag("FOLKMOOT_PARTICIPANTS_MAY_STEER", True)
+# Hosts that notifications may be pushed to. Empty: in embedded mode loopback and public addresses, in production none.
+PUSH_ALLOW = env.names("FOLKMOOT_PUSH_ALLOW", "")
+
+MAX_UPLOAD_BYTES = env.whole_number("FOLKMOOT_MAX_UPLOAD_BYTES", 20 * 2**30)
+MAX_JSON_BYTES = env.whole_number("FOLKMOOT_MAX_JSON_BYTES", 2**20)
+MAX_NUM_EXAMPLES = env.whole_number("FOLKMOOT_MAX_NUM_EXAMPLES", 10**9)
+
+# Seconds: how long a worker owns an event before another may take it, how often overdue things are looked for,
+# and how old a blob that nothing refers to must be before it is removed.
+LEASE_SECONDS = env.seconds("FOLKMOOT_LEASE_SECONDS", 30)
+SWEEP_SECONDS = env.seconds("FOLKMOOT_SWEEP_SECONDS", 5)
+ORPHAN_GRACE_SECONDS = env.seconds("FOLKMOOT_ORPHAN_GRACE_SECONDS", 3600)
+# The first pause before a failed event or push is tried again; each further one is twice as long.
+RETRY_SECONDS = env.seconds("FOLKMOOT_RETRY_SECONDS", 1)
+
+# Tests only: kill the process at a named point (see faults.py).
+TEST_FAULT = env.text("FOLKMOOT_TEST_FAULT", "")
+
+INSTALLED_APPS = [
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.staticfiles",
+    "rest_framework",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
+    "folkmoot.server.accounts",
+    "folkmoot.server.outbox",
+    "folkmoot.server.notifications",
+    "folkmoot.server.registry",
+    "folkmoot.server.trainings",
+]
+
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+
+ROOT_URLCONF = "folkmoot.server.urls"
+TEMPLATES = [{"BACKEND": "django.template.backends.django.DjangoTemplates", "APP_DIRS": True}]
+STATIC_URL = "/static/"
+WHITENOISE_USE_FINDERS = True
+WHITENOISE_AUTOREFRESH = False
+
+
+def _databases() -> dict[str, dict[str, object]]:
+    # A thread keeps its connection: opening one costs more than most requests.
+    common = {"CONN_MAX_AGE": None, "CONN_HEALTH_CHECKS": not EMBEDDED}
+    if EMBEDDED:
+        sqlite = {
+            "ENGINE": "django.db.backends.sqlite3",
+            "NAME": DATA_DIR / "folkmoot.sqlite3",
+            "OPTIONS": {
+                "transaction_mode": "IMMEDIATE",
+                "timeout": 5,
+                # FULL: what was acknowledged survives a power cut.
+                "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON;",
+            },
+        }
+        return {"default": sqlite | common}
+    try:
+        production = dj_database_url.parse(DATABASE_URL)
+    except ValueError as error:
+        hint = "FOLKMOOT_DATABASE_URL is no database URL; postgres://user:password@host/name is one"
+        raise Misconfigured(hint) from error
+    return {"default": {**production, **common}}
+
+
+DATABASES = _databases()
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+AUTH_USER_MODEL = "accounts.User"
+PASSWORD_HASHERS = ["django.contrib.auth.hashers.Argon2PasswordHasher"]
+
+USE_TZ = True
+TIME_ZONE = "UTC"
+
+SESSION_COOKIE_HTTPONLY = True
+CSRF_COOKIE_HTTPONLY = True
+SECURE_CONTENT_TYPE_NOSNIFF = True
+
+DATA_UPLOAD_MAX_MEMORY_SIZE = MAX_JSON_BYTES
+FILE_UPLOAD_HANDLERS = ["folkmoot.server.storage.upload.BlobUploadHandler"]
+
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": [
+        "folkmoot.server.api.authentication.TokenAuthentication",
+        "folkmoot.server.api.authentication.BasicAuthentication",
+        "rest_framework.authentication.SessionAuthentication",
+    ],
+    "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
+    "DEFAULT_PARSER_CLASSES": ["folkmoot.server.api.parsers.JSONParser"],
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "EXCEPTION_HANDLER": "folkmoot.server.api.errors.handle",
+    "UNAUTHENTICATED_USER": "django.contrib.auth.models.AnonymousUser",
+}
+
+SPECTACULAR_SETTINGS = {
+    "TITLE": "Folkmoot",
+    "DESCRIPTION": "Train one model together over plain HTTPS, without pooling data.",
+    "VERSION": "1",
+    "SERVE_INCLUDE_SCHEMA": False,
+    "SERVE_PERMISSIONS": ["rest_framework.permissions.AllowAny"],
+    "SERVE_AUTHENTICATION": [],
+    "SWAGGER_UI_DIST": "SIDECAR",
+    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+    "REDOC_DIST": "SIDECAR",
+    "COMPONENT_SPLIT_REQUEST": True,
+}
+
+_LOG_LEVEL = env.choice("FOLKMOOT_LOG_LEVEL", "INFO", ("DEBUG", "INFO", "WARNING", "ERROR"))
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"format": "{asctime} {levelname} {name}: {message}", "style": "{"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "loggers": {
+        "folkmoot": {"handlers": ["stderr"], "level": _LOG_LEVEL},
+        # A refused request is the caller's affair; a fault of ours is logged with its traceback.
+        "django.request": {"handlers": ["stderr"], "level": "ERROR", "propagate": False},
+        "django.security": {"handlers": ["stderr"], "level": "ERROR", "propagate": False},
+    },
+}

@@ -1,0 +1,84 @@
+"""Blobs in a folder: `<root>/ab/abcdef...`, each written once and never changed."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+import uuid
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from folkmoot.server.faults import fault_point
+
+
+class FolderStorage:
+    """Keeps blobs below `root`; files on their way in live in `<root>/incoming`, on the same file system."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._incoming = root / "incoming"
+
+    def prepare(self) -> None:
+        """Make the folders, and remove what an earlier process left half-way; nothing may be coming in yet."""
+        self._incoming.mkdir(parents=True, exist_ok=True)
+        for leftover in self._incoming.iterdir():
+            leftover.unlink()
+
+    def new_incoming(self) -> Path:
+        """A path for a file on its way in."""
+        return self._incoming / uuid.uuid4().hex
+
+    def path(self, sha256: str) -> Path:
+        """Where the blob is, or would be."""
+        return self.root / sha256[:2] / sha256
+
+    def adopt(self, incoming: Path, sha256: str) -> None:
+        """Move a complete, fsynced file in under its digest; it survives a power cut once this returns.
+
+        Bytes that are here already are kept, and count as new for the sweep.
+        """
+        target = self.path(sha256)
+        with self._lock(fcntl.LOCK_SH):
+            if target.exists():
+                os.utime(target)
+                incoming.unlink()
+            else:
+                self._move(incoming, target)
+        fault_point("upload.after_blob")
+
+    def older_than(self, seconds: float) -> set[str]:
+        """The digests of all blobs that have been here at least this long."""
+        newest = time.time() - seconds
+        return {blob.name for blob in self.root.glob("??/*") if blob.stat().st_mtime <= newest}
+
+    def remove_if_old(self, digests: Iterable[str], seconds: float) -> None:
+        """Remove these blobs, but none that was adopted again within `seconds`: both sides hold the lock."""
+        newest = time.time() - seconds
+        for blob in map(self.path, digests):
+            with self._lock(fcntl.LOCK_EX):
+                if blob.exists() and blob.stat().st_mtime <= newest:
+                    blob.unlink()
+
+    def _move(self, incoming: Path, target: Path) -> None:
+        if not target.parent.exists():
+            target.parent.mkdir(exist_ok=True)
+            _sync_folder(self.root)
+        incoming.replace(target)
+        os.utime(target)
+        _sync_folder(target.parent)
+
+    @contextmanager
+    def _lock(self, kind: int) -> Iterator[None]:
+        with (self.root / "lock").open("w") as file:
+            fcntl.flock(file, kind)
+            yield
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

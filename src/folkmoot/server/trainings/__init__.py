@@ -1,0 +1,1 @@
+"""Trainings: their rounds, and every change of their state."""

@@ -1,0 +1,117 @@
+"""What follows from each event. A handler may run twice: it asks first whether its work is still wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from uuid import UUID
+
+from django.db import transaction
+
+from folkmoot.errors import AggregationFailed
+from folkmoot.protocol.notifications import NotificationType
+from folkmoot.protocol.states import RoundState
+from folkmoot.server.faults import fault_point
+from folkmoot.server.notifications.delivery import Message, deliver
+from folkmoot.server.notifications.push import PUSH_REJECTED
+from folkmoot.server.outbox.events import handles
+from folkmoot.server.outbox.models import Event
+from folkmoot.server.trainings import lifecycle, rounds
+from folkmoot.server.trainings.models import Round, Training
+
+
+def fail_training(event: Event) -> None:
+    """What happens when an event of a training could not be handled, however often it was tried."""
+    lifecycle.fail(event.subject, f"{event.kind} could not be handled: {event.error}")
+
+
+@handles("round_opened", give_up=fail_training)
+@transaction.atomic
+def announce_round(event: Event) -> None:
+    """Ask those for an update whose update is not in; who is new to the training hears of its start first."""
+    fault_point("round_opened.before_notify")
+    current = _locked_round(event, state=RoundState.OPEN, number=event.payload["round"])
+    if current is None:
+        return
+    missing = list(current.missing().values_list("pk", flat=True))
+    started = Message(NotificationType.TRAINING_START, event.subject, {"global_model_uuid": _model_id(current)})
+    deliver(started, missing)
+    body = {
+        "round": current.number,
+        "global_model_uuid": _model_id(current),
+        "local": current.training.settings.local,
+    }
+    asked = Message(
+        NotificationType.UPDATE_ROUND_START, event.subject, body, round=current.number, attempt=current.attempt
+    )
+    deliver(asked, missing)
+
+
+@handles("round_full", give_up=fail_training)
+def aggregate_round(event: Event) -> None:
+    """Make the next model; updates that cannot be made into one end the training."""
+    try:
+        rounds.aggregate(event.subject, event.payload["round"])
+    except AggregationFailed as error:
+        lifecycle.fail(event.subject, f"Round {event.payload['round']} could not be aggregated: {error}")
+
+
+@handles("test_opened", give_up=fail_training)
+@transaction.atomic
+def announce_test(event: Event) -> None:
+    """Ask the round's cohort for the new model's metrics."""
+    fault_point("test_opened.before_notify")
+    number = event.payload["round"]
+    current = _locked_round(event, state=RoundState.TESTING, number=number - 1)
+    if current is None:
+        return
+    body = {"round": number, "global_model_uuid": _model_id(current)}
+    message = Message(NotificationType.MODEL_TEST_ROUND, event.subject, body, round=number)
+    deliver(message, current.cohort.values_list("pk", flat=True))
+
+
+@handles("training_finished")
+def announce_end(event: Event) -> None:
+    """Tell the participants and the actor."""
+    training = Training.objects.filter(pk=event.subject).first()
+    if training is None:
+        return
+    recipients = [training.actor_id, *training.participants.values_list("pk", flat=True)]
+    body = {"global_model_uuid": str(training.model_id)}
+    deliver(Message(NotificationType.TRAINING_FINISHED, event.subject, body), recipients)
+
+
+@handles("participants_removed")
+def announce_removal(event: Event) -> None:
+    """Tell those who were removed."""
+    training = Training.objects.filter(pk=event.subject).first()
+    if training is None:
+        return
+    removed: Iterable[UUID] = [UUID(user) for user in event.payload["users"]]
+    body = {"global_model_uuid": str(training.model_id)}
+    # The event's id for an attempt: who joins again and is removed again hears of it again.
+    deliver(Message(NotificationType.CLIENT_REMOVED, event.subject, body, attempt=event.pk), removed)
+
+
+@handles(PUSH_REJECTED)
+def mind_rejection(event: Event) -> None:
+    """An endpoint that rejects a round's start leaves the training; one that rejects a test is not waited for."""
+    facts, recipient = event.payload, UUID(event.payload["recipient"])
+    training = Training.objects.filter(pk=event.subject).first()
+    if training is None:
+        return
+    if facts["type"] == NotificationType.UPDATE_ROUND_START:
+        users = training.participants.filter(pk=recipient)
+        lifecycle.remove_participants(training, users, reason="its endpoint rejected the round")
+    elif facts["type"] == NotificationType.MODEL_TEST_ROUND:
+        lifecycle.excuse_from_test(training.pk, recipient, round=facts["round"])
+
+
+def _locked_round(event: Event, *, state: RoundState, number: int) -> Round | None:
+    """The round, with its training locked, if it is in this state; what is sent now cannot be out of date."""
+    Training.objects.select_for_update().filter(pk=event.subject).first()
+    rounds_of_it = Round.objects.select_related("training").filter(training=event.subject)
+    return rounds_of_it.filter(number=number, state=state).first()
+
+
+def _model_id(current: Round) -> str:
+    return str(current.training.model_id)

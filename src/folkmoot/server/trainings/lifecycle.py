@@ -1,0 +1,350 @@
+"""Every change of a training's state: each command locks the training, looks the event up, writes state and event.
+
+What follows from an event is done by its handler (handlers.py), outside the transaction, possibly twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from django.db import transaction
+from django.db.models import QuerySet
+from django.utils import timezone
+
+from folkmoot.errors import AlreadySubmitted, NotAllowed, RoundClosed, RoundNotOpen, WrongState
+from folkmoot.protocol.notifications import NotificationType
+from folkmoot.protocol.states import RoundState, TrainingState
+from folkmoot.server.accounts.models import User
+from folkmoot.server.faults import fault_point
+from folkmoot.server.notifications.delivery import settle, settle_training
+from folkmoot.server.outbox.events import record
+from folkmoot.server.registry.intake import StoredTensors
+from folkmoot.server.registry.models import Checkpoint, Metric, Model, Phase
+from folkmoot.server.registry.services import note_metrics
+from folkmoot.server.trainings.models import Participation, Round, Training, Update
+from folkmoot.server.trainings.transitions import RoundEvent, TrainingEvent, next_round_state, next_training_state
+
+UPDATE_ROUND_START = NotificationType.UPDATE_ROUND_START
+MODEL_TEST_ROUND = NotificationType.MODEL_TEST_ROUND
+
+
+@transaction.atomic
+def start(training: Training) -> None:
+    """Open the first round. WrongState unless the training is new and has a participant."""
+    training = _locked(training.pk)
+    if training.state != TrainingState.INITIAL:
+        raise WrongState(f"Training {training.pk} is not in state INITIAL!")
+    if not training.participants.exists():
+        raise WrongState("At least one participant must be registered!", code="no_participants")
+    _move(training, TrainingEvent.START)
+    record(training.pk, "training_started")
+    _open_round(training, number=training.model.round)
+
+
+@transaction.atomic
+def add_participants(training: Training, users: Iterable[User]) -> None:
+    """Let the users take part, from the next round on; those who do already are left alone."""
+    training = _locked(training.pk)
+    if TrainingState(training.state).is_final:
+        raise WrongState(f"Training with ID {training.pk} is in state {training.state}")
+    seats = [Participation(training=training, user=user) for user in users]
+    Participation.objects.bulk_create(seats, ignore_conflicts=True)
+    record(training.pk, "participants_added", {"users": [str(seat.user_id) for seat in seats]})
+
+
+@transaction.atomic
+def remove_participants(training: Training, users: Iterable[User], *, reason: str = "") -> None:
+    """End the users' part in the training; what they sent already counts. Whoever takes no part is left alone."""
+    training = _locked(training.pk)
+    leaving = Participation.objects.filter(training=training, user__in=users)
+    removed = list(leaving.values_list("user_id", flat=True))
+    leaving.delete()
+    if not removed:
+        return
+    for user in User.objects.filter(pk__in=removed):
+        settle_training(training.pk, recipient=user)
+    record(training.pk, "participants_removed", {"users": [str(user) for user in removed], "reason": reason})
+    if training.state == TrainingState.ONGOING:
+        _go_on_without(training, removed)
+
+
+@transaction.atomic
+def receive_update(
+    training: Training,
+    participant: User,
+    *,
+    round: int,
+    tensors: StoredTensors,
+    received_sha256: str,
+    num_examples: int,
+    metrics: Mapping[str, float | bytes],
+) -> tuple[Update, bool]:
+    """Count the update in the open round, and close that if this was the last awaited one.
+
+    Returns the update and whether it is new: the same bytes again are the same update. Raises what
+    `check_may_submit` raises.
+    """
+    training = _locked(training.pk)
+    earlier = check_may_submit(training, participant, round=round, received_sha256=received_sha256)
+    if earlier is not None:
+        return earlier, False
+    current = training.rounds.get(number=round)
+    update = Update.objects.create(
+        round=current,
+        participant=participant,
+        received_sha256=received_sha256,
+        sha256=tensors.sha256,
+        num_bytes=tensors.num_bytes,
+        num_examples=num_examples,
+    )
+    note_metrics(training.model, metrics, reporter=participant, step=round, phase=Phase.TRAIN)
+    settle(training.pk, UPDATE_ROUND_START, round, recipient=participant)
+    record(training.pk, "update_received", {"round": round, "participant": str(participant.pk)})
+    _fill_if_complete(training, current)
+    fault_point("upload.before_commit")
+    return update, True
+
+
+def check_may_submit(
+    training: Training,
+    participant: User,
+    *,
+    round: int,
+    received_sha256: str,
+) -> Update | None:
+    """Return the update that these bytes were before; None if they may come in now.
+
+    Raises NotAllowed for who takes no part, AlreadySubmitted for other bytes than the first, WrongState,
+    RoundClosed or RoundNotOpen where nothing may come in.
+    """
+    earlier = Update.objects.filter(round__training=training, round__number=round, participant=participant).first()
+    if earlier is not None:
+        if earlier.received_sha256 != received_sha256:
+            raise AlreadySubmitted(f"another update of yours counts in round {round} already")
+        return earlier
+    if not training.has_participant(participant):
+        raise NotAllowed(f"You are not a participant of training {training.pk}!")
+    if training.state != TrainingState.ONGOING:
+        raise WrongState(f"Training with ID {training.pk} is in state {training.state}")
+    _check_round_is_open(training, participant, round)
+    return None
+
+
+@transaction.atomic
+def receive_metrics(model: Model, reporter: User, metrics: Mapping[str, float | bytes]) -> None:
+    """Note the metrics; in a test round they are the reporter's answer, and the last answer closes the round."""
+    of_model = Training.objects.filter(model=model).first()
+    training = _locked_if_there(of_model.pk) if of_model else None
+    testing = _testing_round(training)
+    if training is None or testing is None or not testing.cohort.filter(pk=reporter.pk).exists():
+        model.refresh_from_db(fields=["round"])
+        note_metrics(model, metrics, reporter=reporter, step=model.round)
+        return
+    # The last answer counts: one that is sent again takes the place of the first.
+    _test_answers(training).filter(reporter=reporter).delete()
+    note_metrics(training.model, metrics, reporter=reporter, step=training.model.round, phase=Phase.TEST)
+    settle(training.pk, MODEL_TEST_ROUND, training.model.round, recipient=reporter)
+    _close_if_tested(training, testing)
+
+
+@transaction.atomic
+def excuse_from_test(training_id: UUID, user_id: UUID, *, round: int) -> None:
+    """Do not wait for this participant's metrics: it counts as missing in this one test."""
+    training = _locked_if_there(training_id)
+    testing = _testing_round(training)
+    if training is not None and testing is not None and training.model.round == round:
+        _dismiss(testing, [user_id])
+        _close_if_tested(training, testing)
+
+
+@transaction.atomic
+def finish_aggregation(round: Round, tensors: StoredTensors) -> bool:
+    """Make these tensors the model; return False, changing nothing, if someone else has done so."""
+    training = _locked_if_there(round.training_id)
+    current = Round.objects.filter(pk=round.pk, state=RoundState.AGGREGATING).first()
+    if training is None or current is None or training.state != TrainingState.ONGOING:
+        return False
+    model = training.model
+    model.round = current.number + 1
+    model.save(update_fields=["round"])
+    Checkpoint.objects.create(model=model, round=model.round, sha256=tensors.sha256, num_bytes=tensors.num_bytes)
+    current.aggregated_at = timezone.now()
+    if _is_tested(training, current):
+        _move_round(current, RoundEvent.TEST)
+        current.closes_at = _deadline(training)
+        current.save()
+        record(training.pk, "test_opened", {"round": model.round})
+        _close_if_tested(training, current)
+    else:
+        _close(training, current)
+    fault_point("round_full.before_commit")
+    return True
+
+
+@transaction.atomic
+def fail(training_id: UUID, reason: str) -> None:
+    """The training cannot go on, for a reason that one sentence tells; nothing happens unless it is under way."""
+    training = _locked_if_there(training_id)
+    if training is None or training.state != TrainingState.ONGOING:
+        return
+    for current in training.rounds.exclude(state__in=(RoundState.CLOSED, RoundState.FAILED)):
+        _move_round(current, RoundEvent.FAIL)
+        current.save()
+    training.reason = reason
+    _move(training, TrainingEvent.FAIL)
+    settle_training(training.pk)
+    record(training.pk, "training_failed", {"reason": reason})
+
+
+@transaction.atomic
+def delete(training: Training) -> None:
+    """Stop the training if it runs, and remove it; its model stays, with its checkpoints and metrics."""
+    training = _locked(training.pk)
+    settle_training(training.pk)
+    record(training.pk, "training_deleted", {"state": training.state})
+    training.delete()
+
+
+@transaction.atomic
+def close_if_overdue(round: Round, now: datetime) -> None:
+    """At the deadline: go on with those who answered if they suffice, else ask again, else give up."""
+    training = _locked_if_there(round.training_id)
+    current = Round.objects.overdue(now).filter(pk=round.pk).first()
+    if training is None or current is None:
+        return
+    if current.state == RoundState.TESTING:
+        _close(training, current)
+        return
+    arrived, wanted = current.updates.count(), training.settings.min_updates
+    if wanted is not None and arrived >= wanted:
+        _fill(training, current)
+    elif current.attempt <= training.settings.round_retries:
+        _retry(training, current)
+    else:
+        missing = ", ".join(current.missing().values_list("username", flat=True))
+        fail(training.pk, f"Round {current.number} got {arrived} updates in time; missing: {missing}.")
+
+
+def _locked(training_id: UUID) -> Training:
+    training = _locked_if_there(training_id)
+    if training is None:
+        raise WrongState(f"Training {training_id} was removed meanwhile.")
+    return training
+
+
+def _locked_if_there(training_id: UUID) -> Training | None:
+    # Only the training's row is locked, and always first: whoever wants two rows gets them in one order.
+    found = Training.objects.select_for_update(of=("self",)).select_related("model")
+    return found.filter(pk=training_id).first()
+
+
+def _move(training: Training, event: TrainingEvent) -> None:
+    training.state = next_training_state(training.state, event)
+    training.last_update = timezone.now()
+    training.save(update_fields=["state", "last_update", "reason"])
+
+
+def _move_round(current: Round, event: RoundEvent) -> None:
+    current.state = next_round_state(current.state, event)
+    if current.state in (RoundState.CLOSED, RoundState.FAILED):
+        current.closed_at = timezone.now()
+
+
+def _deadline(training: Training) -> datetime:
+    return timezone.now() + timedelta(seconds=training.settings.round_timeout)
+
+
+def _open_round(training: Training, *, number: int) -> None:
+    cohort = list(training.participants.all())
+    if not cohort:
+        fail(training.pk, f"No participants are left for round {number}.")
+        return
+    opened = Round.objects.create(training=training, number=number, closes_at=_deadline(training))
+    opened.cohort.set(cohort)
+    record(training.pk, "round_opened", {"round": number})
+
+
+def _check_round_is_open(training: Training, participant: User, number: int) -> None:
+    current = training.rounds.filter(state=RoundState.OPEN).first()
+    if current is not None and current.number == number:
+        if not current.cohort.filter(pk=participant.pk).exists():
+            raise RoundNotOpen(f"you joined during round {number}; you are asked from the next one")
+        return
+    sentence = f"Training with ID {training.pk} is not currently in round {number}"
+    begun = training.rounds.filter(number=number).exists() or number < training.model.round
+    raise (RoundClosed if begun else RoundNotOpen)(sentence)
+
+
+def _fill_if_complete(training: Training, current: Round) -> None:
+    if current.state == RoundState.OPEN and not current.missing().exists():
+        _fill(training, current)
+
+
+def _fill(training: Training, current: Round) -> None:
+    _move_round(current, RoundEvent.FILL)
+    current.save()
+    settle(training.pk, UPDATE_ROUND_START, current.number)
+    record(training.pk, "round_full", {"round": current.number})
+
+
+def _retry(training: Training, current: Round) -> None:
+    _move_round(current, RoundEvent.RETRY)
+    current.attempt += 1
+    current.closes_at = _deadline(training)
+    current.save()
+    record(training.pk, "round_opened", {"round": current.number})
+
+
+def _is_tested(training: Training, current: Round) -> bool:
+    tests = training.settings.tests
+    return tests == "every_round" or (tests == "final" and _is_last(training, current))
+
+
+def _is_last(training: Training, current: Round) -> bool:
+    first = training.rounds.order_by("number").values_list("number", flat=True)[0]
+    return current.number + 1 - first >= training.target_num_updates
+
+
+def _testing_round(training: Training | None) -> Round | None:
+    if training is None or training.state != TrainingState.ONGOING:
+        return None
+    return training.rounds.filter(state=RoundState.TESTING).first()
+
+
+def _test_answers(training: Training) -> QuerySet[Metric]:
+    return training.model.metrics.filter(step=training.model.round, phase=Phase.TEST)
+
+
+def _close_if_tested(training: Training, current: Round) -> None:
+    if not current.cohort.exclude(pk__in=_test_answers(training).values("reporter")).exists():
+        _close(training, current)
+
+
+def _close(training: Training, current: Round) -> None:
+    _move_round(current, RoundEvent.CLOSE)
+    current.save()
+    settle(training.pk, MODEL_TEST_ROUND, training.model.round)
+    record(training.pk, "round_closed", {"round": current.number})
+    if _is_last(training, current):
+        _move(training, TrainingEvent.FINISH)
+        record(training.pk, "training_finished")
+    else:
+        _open_round(training, number=current.number + 1)
+
+
+def _dismiss(current: Round, users: Iterable[UUID]) -> None:
+    current.cohort.remove(*User.objects.filter(pk__in=users))
+
+
+def _go_on_without(training: Training, removed: Iterable[UUID]) -> None:
+    """Nobody waits for who has left: the round may be full now, or tested, or have nothing to go on with."""
+    current = training.rounds.exclude(state__in=(RoundState.CLOSED, RoundState.FAILED)).get()
+    _dismiss(current, removed)
+    if current.state == RoundState.TESTING:
+        _close_if_tested(training, current)
+    elif current.state == RoundState.OPEN and current.updates.exists():
+        _fill_if_complete(training, current)
+    elif current.state == RoundState.OPEN and not current.cohort.exists():
+        fail(training.pk, f"No participants are left for round {current.number}.")

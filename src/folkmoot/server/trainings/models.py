@@ -1,0 +1,139 @@
+"""Trainings, their participants, rounds and updates. Only lifecycle.py changes a state."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import datetime
+
+from django.conf import settings
+from django.db import models
+from django.db.models import Q
+from django.utils import timezone
+
+from folkmoot.protocol.states import RoundState, TrainingState
+from folkmoot.server.accounts.models import User
+from folkmoot.server.registry.models import Model
+from folkmoot.server.trainings.options import Options
+
+
+class TrainingQuerySet(models.QuerySet["Training"]):
+    def steered_by(self, user: User) -> TrainingQuerySet:
+        """Those that the user is the actor of."""
+        return self.filter(actor=user)
+
+    def visible_to(self, user: User) -> TrainingQuerySet:
+        """Those that the user is the actor of, or takes part in; all of them for staff."""
+        if user.is_staff:
+            return self
+        return self.filter(Q(actor=user) | Q(pk__in=Participation.objects.filter(user=user).values("training")))
+
+    def with_details(self) -> TrainingQuerySet:
+        """Fetched so that showing each needs no further query."""
+        return self.select_related("model").prefetch_related("participants", "rounds__cohort", "rounds__updates")
+
+
+class Training(models.Model):
+    """One federated run of a fixed number of rounds."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    actor = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="steered_trainings")
+    model = models.OneToOneField(Model, on_delete=models.PROTECT, related_name="training")
+    participants = models.ManyToManyField(settings.AUTH_USER_MODEL, through="Participation", related_name="trainings")
+    state = models.CharField(max_length=1, default=TrainingState.INITIAL)
+    reason = models.TextField(blank=True, default="")
+    target_num_updates = models.PositiveIntegerField()
+    aggregation_method = models.CharField(max_length=50)
+    uncertainty_method = models.CharField(max_length=20, default="NONE")
+    metric_names = models.JSONField(default=list)
+    options = models.JSONField(default=dict)
+    created_at = models.DateTimeField(default=timezone.now)
+    last_update = models.DateTimeField(default=timezone.now)
+
+    objects = TrainingQuerySet.as_manager()
+
+    class Meta:
+        ordering = ("created_at", "id")
+
+    def __str__(self) -> str:
+        return f"training {self.id}"
+
+    @property
+    def settings(self) -> Options:
+        """The options with their defaults."""
+        return Options.of(self.options)
+
+    def has_participant(self, user: User) -> bool:
+        return Participation.objects.filter(training=self, user=user).exists()
+
+
+class Participation(models.Model):
+    """A user takes part in a training."""
+
+    id = models.BigAutoField(primary_key=True)
+    training = models.ForeignKey(Training, on_delete=models.CASCADE, related_name="participations")
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="participations")
+    joined_at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        ordering = ("joined_at", "id")
+        constraints = (models.UniqueConstraint(fields=["training", "user"], name="participation_once"),)
+
+    def __str__(self) -> str:
+        return f"{self.user_id} in {self.training_id}"
+
+
+class RoundQuerySet(models.QuerySet["Round"]):
+    def overdue(self, now: datetime) -> RoundQuerySet:
+        """Those that still wait for participants although their time is up."""
+        waiting = (RoundState.OPEN, RoundState.TESTING)
+        return self.filter(state__in=waiting, closes_at__lte=now, training__state=TrainingState.ONGOING)
+
+
+class Round(models.Model):
+    """One pass: send the model, collect updates, make the next model. Its checkpoint has `number` + 1."""
+
+    id = models.BigAutoField(primary_key=True)
+    training = models.ForeignKey(Training, on_delete=models.CASCADE, related_name="rounds")
+    number = models.PositiveIntegerField()
+    state = models.CharField(max_length=20, default=RoundState.OPEN)
+    attempt = models.PositiveIntegerField(default=1)
+    # Who is asked: fixed as the round opens, but who leaves the training leaves this too.
+    cohort = models.ManyToManyField(settings.AUTH_USER_MODEL, related_name="+")
+    opened_at = models.DateTimeField(default=timezone.now)
+    closes_at = models.DateTimeField()
+    aggregated_at = models.DateTimeField(null=True)
+    closed_at = models.DateTimeField(null=True)
+
+    objects = RoundQuerySet.as_manager()
+
+    class Meta:
+        ordering = ("number",)
+        constraints = (models.UniqueConstraint(fields=["training", "number"], name="round_once"),)
+
+    def __str__(self) -> str:
+        return f"round {self.number} of {self.training_id}"
+
+    def missing(self) -> models.QuerySet[User]:
+        """Those of the cohort whose update is not in, by name."""
+        return self.cohort.exclude(pk__in=self.updates.values("participant")).order_by("username")
+
+
+class Update(models.Model):
+    """What one participant sent in one round. It is in the round's aggregate once the round closes."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    round = models.ForeignKey(Round, on_delete=models.CASCADE, related_name="updates")
+    participant = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="updates")
+    # Of the bytes as they came, by which a repeated upload is known, and of the TensorFile made of them.
+    received_sha256 = models.CharField(max_length=64)
+    sha256 = models.CharField(max_length=64)
+    num_bytes = models.PositiveBigIntegerField()
+    num_examples = models.PositiveBigIntegerField()
+    received_at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        ordering = ("round", "participant")
+        constraints = (models.UniqueConstraint(fields=["round", "participant"], name="update_once"),)
+
+    def __str__(self) -> str:
+        return f"update of {self.participant_id} in round {self.round_id}"

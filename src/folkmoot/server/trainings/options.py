@@ -1,0 +1,54 @@
+"""What a training's options mean, and what they are when nobody says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+AVAILABLE = (
+    "aggregation",
+    "daisy_chain_period",
+    "local",
+    "min_updates",
+    "participants_may_steer",
+    "round_retries",
+    "round_timeout",
+    "tests",
+    "uncertainty",
+)
+"""Options that this version honours, or keeps for a part that reads them later."""
+
+NOT_YET = (
+    "selection",
+    "min_available",
+    "stop_when",
+    "exchange",
+    "encoding",
+    "retention",
+    "privacy",
+)
+"""Options with a meaning in the design, refused until they have one here: none is silently ignored."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options of one training with their defaults; times in seconds."""
+
+    round_timeout: float = 86_400
+    round_retries: int = 2
+    min_updates: int | None = None
+    tests: str = "every_round"
+    participants_may_steer: bool | None = None
+    local: Mapping[str, Any] = field(default_factory=dict)
+    aggregation: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any]) -> Options:
+        """Read checked options; those with no meaning here are left alone."""
+        return cls(**{name: given[name] for name in cls.__dataclass_fields__ if name in given})
+
+
+def unknown(given: Mapping[str, Any]) -> list[str]:
+    """Options that are kept as they came, without a meaning to the server."""
+    return sorted(set(given) - set(AVAILABLE) - set(NOT_YET))

@@ -1,0 +1,43 @@
+"""Taking in an update: first whether it may come, then what it is, then the round's own decision."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from folkmoot.errors import NotFound
+from folkmoot.server.accounts.models import User
+from folkmoot.server.registry import intake
+from folkmoot.server.registry.models import Model
+from folkmoot.server.storage.upload import IncomingFile
+from folkmoot.server.trainings import lifecycle
+from folkmoot.server.trainings.models import Training, Update
+
+
+def submit(
+    model: Model,
+    participant: User,
+    incoming: IncomingFile,
+    *,
+    round: int,
+    sample_size: int,
+    metrics: Mapping[str, float | bytes],
+) -> tuple[Update, bool]:
+    """Count the update; return it, and whether it is new. Raises what `lifecycle.receive_update` and intake raise."""
+    training = Training.objects.select_related("model").filter(model=model).first()
+    if training is None:
+        raise NotFound(f"Model with ID {model.pk} does not have a training process running")
+    earlier = lifecycle.check_may_submit(training, participant, round=round, received_sha256=incoming.sha256)
+    if earlier is not None:
+        return earlier, False
+    # The upload's own checkpoint: the schema of a training's model never changes.
+    first = model.checkpoints.earliest("round")
+    tensors = intake.store_update(incoming, expected=intake.schema_of(first.sha256))
+    return lifecycle.receive_update(
+        training,
+        participant,
+        round=round,
+        tensors=tensors,
+        received_sha256=incoming.sha256,
+        num_examples=sample_size,
+        metrics=metrics,
+    )

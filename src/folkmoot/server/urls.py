@@ -1,0 +1,22 @@
+"""Everything that the server answers."""
+
+from __future__ import annotations
+
+from django.urls import include, path
+from drf_spectacular.views import SpectacularAPIView, SpectacularRedocView, SpectacularSwaggerView
+
+from folkmoot.server.api.router import router
+from folkmoot.server.api.views.health import healthz, readyz
+
+urlpatterns = [
+    path("healthz", healthz),
+    path("readyz", readyz),
+    path("api/schema/", SpectacularAPIView.as_view(), name="schema"),
+    path("api/schema/swagger-ui/", SpectacularSwaggerView.as_view(url_name="schema"), name="swagger-ui"),
+    path("api/schema/redoc/", SpectacularRedocView.as_view(url_name="schema"), name="redoc"),
+    path("api/", include(router.urls)),
+]
+
+handler400 = "folkmoot.server.api.errors.bad_request"
+handler404 = "folkmoot.server.api.errors.not_found"
+handler500 = "folkmoot.server.api.errors.server_error"
