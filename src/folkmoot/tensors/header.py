@@ -55,7 +55,7 @@ def _strict_json(text: bytes, limits: Limits) -> dict[str, Any]:
         raise TooLarge(f"the file has more than {limits.max_tensors} tensors")
     try:
         entries = json.loads(
-            text.rstrip(b" ").decode(),
+            text.decode(),
             object_pairs_hook=_without_duplicates,
             parse_float=_refuse_number,
             parse_constant=_refuse_number,

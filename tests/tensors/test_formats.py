@@ -1,0 +1,163 @@
+"""What every format promises; a new one joins by a line in `WRITERS`."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from folkmoot.errors import InvalidFile, SchemaMismatch, TooLarge, UnsupportedContainer
+from folkmoot.tensors import FORMATS, Limits, Schema, TensorFile, open_tensors, recognise, to_canonical, write_tensors
+
+RANDOM = np.random.default_rng(0)
+SAMPLE = {
+    "layer2.weight": RANDOM.standard_normal((5, 7)).astype("f4"),
+    "layer1.weight": RANDOM.standard_normal((300, 1000)).astype("f2"),
+    "steps": np.array(2**62 + 1, "i8"),
+    "mask": np.array([True, False, True]),
+    "empty": np.zeros((0, 4), "f8"),
+    "bytes": np.arange(7, dtype="u1"),
+}
+OTHER = {name: array + array.dtype.type(1) for name, array in SAMPLE.items()} | {"mask": np.array([False, True, True])}
+
+WRITERS = {
+    "safetensors": lambda path, **tensors: path.write_bytes(safetensors.numpy.save(tensors, metadata={"format": "np"})),
+    "npz, stored": np.savez,
+    "npz, compressed": np.savez_compressed,
+}
+
+
+@pytest.fixture(params=WRITERS)
+def written(request, tmp_path):
+    """A file of every format, under a name that says nothing about it."""
+    path = tmp_path / "upload.npz"
+    WRITERS[request.param](path, **SAMPLE)
+    return path.rename(tmp_path / "upload")
+
+
+def assert_same(actual, expected):
+    assert set(actual) == set(expected)
+    for name, array in expected.items():
+        assert (actual[name].dtype, actual[name].shape) == (array.dtype, array.shape)
+        np.testing.assert_array_equal(actual[name], array)
+
+
+def test_every_format_is_tested():
+    assert {name.split(",")[0] for name in WRITERS} == set(FORMATS)
+
+
+def test_tensors_are_read(written):
+    assert_same(open_tensors(written), SAMPLE)
+
+
+def test_tensors_are_read_only(written):
+    tensors = open_tensors(written)
+
+    assert not any(tensor.flags.writeable for tensor in tensors.values() if tensor.size)
+
+
+def test_the_schema_is_known_without_reading_the_values(written):
+    assert Schema.of(open_tensors(written)) == Schema.of(SAMPLE)
+
+
+def test_a_file_becomes_the_same_canonical_file_whatever_its_format(written, tmp_path):
+    expected = write_tensors(tmp_path / "expected", SAMPLE)
+
+    assert to_canonical(written, tmp_path / "canonical") == expected
+    assert (tmp_path / "canonical").read_bytes() == (tmp_path / "expected").read_bytes()
+
+
+def test_a_download_is_the_template_with_other_values(written, tmp_path):
+    write_tensors(tmp_path / "checkpoint", OTHER)
+    output = tmp_path / "output"
+
+    result = recognise(written).write(written, TensorFile.open(tmp_path / "checkpoint"), output)
+
+    assert recognise(output) is recognise(written)
+    assert_same(open_tensors(output), OTHER)
+    assert (result.sha256, result.num_bytes) == (
+        hashlib.sha256(output.read_bytes()).hexdigest(),
+        output.stat().st_size,
+    )
+
+
+def test_equal_tensors_give_equal_bytes(written, tmp_path):
+    outputs = [tmp_path / "one", tmp_path / "two"]
+
+    for output in outputs:
+        recognise(written).write(written, OTHER, output)
+
+    assert outputs[0].read_bytes() == outputs[1].read_bytes()
+
+
+def test_other_tensors_than_the_template_has_are_refused(written, tmp_path):
+    misshapen = OTHER | {"bytes": np.zeros(8, "u1")}
+
+    with pytest.raises(SchemaMismatch, match=r"bytes is \(8,\), expected \(7,\)"):
+        recognise(written).write(written, misshapen, tmp_path / "output")
+
+    assert not (tmp_path / "output").exists()
+
+
+@pytest.mark.parametrize("limits", [Limits(max_bytes=1000), Limits(max_name_length=8)])
+def test_a_file_over_a_limit_is_too_large(written, limits):
+    with pytest.raises(TooLarge):
+        open_tensors(written, limits=limits)
+
+
+def test_a_file_with_something_before_or_behind_it_is_refused(written):
+    content = written.read_bytes()
+
+    for polyglot in (b"#!/bin/sh\n" + content, content + b"\0", content + content):
+        written.write_bytes(polyglot)
+        with pytest.raises(InvalidFile):
+            open_tensors(written)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"P",
+        b"PK\x03\x04",
+        b"\x80\x02}q\x00.",
+        b"\x93NUMPY\x01\x00",
+        b"ustar" * 200,
+        b"\x1f\x8b\x08",
+        b"PK\x05\x06",
+    ],
+)
+def test_another_kind_of_file_is_not_taken(tmp_path, content):
+    (tmp_path / "model.safetensors").write_bytes(content)
+
+    with pytest.raises(UnsupportedContainer, match="taken are safetensors, npz"):
+        open_tensors(tmp_path / "model.safetensors")
+
+
+def test_the_template_keeps_its_metadata_and_order(tmp_path):
+    template = tmp_path / "template"
+    text = b'{"__metadata__":{"a":"b"}, "y":{"shape":[1],"dtype":"U8","data_offsets":[0,1]},'
+    text += b'"x":{"dtype":"U8","shape":[1],"data_offsets":[1,2]}}'
+    template.write_bytes(len(text).to_bytes(8, "little") + text + b"YX")
+
+    FORMATS["safetensors"].write(template, {"x": np.array([1], "u1"), "y": np.array([2], "u1")}, tmp_path / "output")
+
+    assert (tmp_path / "output").read_bytes() == template.read_bytes()[:-2] + b"\2\1"
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_an_npz_keeps_its_order_byte_orders_and_layouts(tmp_path, save):
+    template, output = tmp_path / "template.npz", tmp_path / "output.npz"
+    arrays = {"z": np.arange(6, dtype=">f8").reshape(2, 3), "a": np.asfortranarray(np.arange(6.0).reshape(2, 3))}
+    save(template, **arrays)
+
+    FORMATS["npz"].write(template, {name: array.astype("<f8") * 2 for name, array in arrays.items()}, output)
+
+    with np.load(output) as loaded:
+        assert loaded.files == ["z", "a"]
+        assert loaded["z"].dtype == ">f8"
+        assert loaded["a"].flags.f_contiguous
+        np.testing.assert_array_equal(loaded["z"], arrays["z"] * 2)
+        np.testing.assert_array_equal(loaded["a"], arrays["a"] * 2)
