@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from folkmoot.aggregation import find_strategy, strategies
+from folkmoot.aggregation.builtin import fedavg
+from folkmoot.errors import InvalidValue, Misconfigured
+
+
+def test_fedavg_is_found_by_its_name_without_options():
+    assert find_strategy("FedAvg", {}) == fedavg()
+
+
+def test_options_reach_the_strategy():
+    assert find_strategy("FedAvg", {"server_learning_rate": 1}) == fedavg()
+    assert find_strategy("FedAvg", {"server_learning_rate": 0.5}) == fedavg(server_learning_rate=0.5)
+
+
+def test_all_strategies_are_listed_and_can_be_made():
+    assert strategies()["FedAvg"] is fedavg
+    assert list(strategies()) == sorted(strategies())
+
+
+def test_an_unknown_strategy_is_answered_with_those_that_there_are():
+    with pytest.raises(InvalidValue, match=r"there is no strategy 'FedAverage'; there are .*FedAvg"):
+        find_strategy("FedAverage", {})
+
+
+def test_an_unknown_option_is_answered_with_those_that_there_are():
+    with pytest.raises(InvalidValue, match="FedAvg has no option 'lr'; its options are: server_learning_rate"):
+        find_strategy("FedAvg", {"lr": 1})
+
+
+@pytest.mark.parametrize("value", ["1", None, True, [1]])
+def test_an_option_of_another_type_is_refused(value):
+    with pytest.raises(InvalidValue, match="server_learning_rate' of FedAvg must be a number, not"):
+        find_strategy("FedAvg", {"server_learning_rate": value})
+
+
+@pytest.mark.parametrize("value", [0, -1, float("nan"), float("inf")])
+def test_an_option_out_of_its_range_is_refused(value):
+    with pytest.raises(InvalidValue, match="a learning rate is a number above 0"):
+        find_strategy("FedAvg", {"server_learning_rate": value})
+
+
+@pytest.fixture
+def plugin(tmp_path, monkeypatch):
+    """An installed package that brings two strategies, one of which cannot be imported."""
+    (tmp_path / "someones_plugin.py").write_text(
+        "from folkmoot.aggregation.builtin import fedavg\n"
+        "def make(*, trim: int, note: str = '', anything=None):\n"
+        "    return fedavg()\n"
+    )
+    metadata = tmp_path / "someones_plugin-1.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: someones-plugin\nVersion: 1\n")
+    (metadata / "entry_points.txt").write_text(
+        "[folkmoot.strategies]\nTrimmed = someones_plugin:make\nBroken = someones_plugin:nothing\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    yield
+    sys.modules.pop("someones_plugin", None)
+
+
+@pytest.mark.usefixtures("plugin")
+def test_a_plugin_comes_through_the_same_door():
+    assert find_strategy("Trimmed", {"trim": 2, "note": "x", "anything": [1]}) == fedavg()
+
+
+@pytest.mark.usefixtures("plugin")
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "Trimmed needs the option 'trim'"),
+        ({"trim": 1.5}, "'trim' of Trimmed must be a whole number, not 1.5"),
+        ({"trim": 1, "note": 2}, "'note' of Trimmed must be text, not 2"),
+        ({"trim": 1, "more": 2}, "its options are: anything, note, trim"),
+    ],
+)
+def test_the_factorys_signature_is_the_schema_of_its_options(options, message):
+    with pytest.raises(InvalidValue, match=message):
+        find_strategy("Trimmed", options)
+
+
+@pytest.mark.usefixtures("plugin")
+def test_a_plugin_that_cannot_be_loaded_is_named():
+    with pytest.raises(Misconfigured, match="the strategy Broken cannot be loaded"):
+        find_strategy("Broken", {})
