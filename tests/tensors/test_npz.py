@@ -4,6 +4,7 @@ import io
 import struct
 import tracemalloc
 import zipfile
+import zlib
 
 import numpy as np
 import pytest
@@ -102,7 +103,11 @@ MALFORMED_ARRAYS = {
     "empty": b"",
     "text": b"hello",
     "cut in the magic": npy()[:5],
+    "cut behind the magic": npy()[:6],
+    "cut in the version": npy()[:7],
+    "cut in the length": npy()[:9],
     "cut in the header": npy()[:40],
+    "another magic": b"\x92" + npy()[1:],
     "cut in the data": npy()[:-1],
     "trailing bytes": npy() + b"\0",
     "version 4": npy_with(HEADER, DATA, b"\x04\x00"),
@@ -141,6 +146,22 @@ MALFORMED_ARRAYS = {
 def test_a_malformed_array_is_refused(path, content, method):
     with pytest.raises(InvalidFile):
         read(path, archive(("a.npy", content), method=method), Limits(max_ratio=100_000))
+
+
+@pytest.mark.parametrize(
+    ("content", "error", "message"),
+    [
+        ("objects", InvalidFile, "a holds Python objects; only plain numbers are taken"),
+        ("structured", InvalidFile, "a has a structured dtype; only plain numbers are taken"),
+        ("text values", InvalidFile, "tensor a has the dtype str32; taken are BOOL"),
+        ("a very long header", TooLarge, "the header of a has more than 65536 bytes"),
+        ("cut in the header", InvalidFile, "a ends within its header"),
+        ("cut in the data", InvalidFile, "a should have 176 bytes and has 175"),
+    ],
+)
+def test_what_is_wrong_with_an_array_is_said(path, content, error, message):
+    with pytest.raises(error, match=message):
+        read(path, archive(("a.npy", MALFORMED_ARRAYS[content])))
 
 
 def test_the_header_of_the_examples_is_right_but_for_what_is_wrong(path):
@@ -243,6 +264,19 @@ def test_overlapping_members_are_refused(path):
 
     with pytest.raises(InvalidFile, match="overlap"):
         read(path, with_field(twice, END, 12, "<L", 2 * len(entry)))
+
+
+@pytest.mark.parametrize("num_bytes", [1, 1 << 20, 3 << 20])
+def test_something_hidden_behind_compressed_data_is_refused(path, num_bytes):
+    compressed = zlib.compress(npy(), wbits=-zlib.MAX_WBITS)
+    content = archive(("a.npy", compressed + bytes(num_bytes)))
+    for mark, method, crc, size in ((LOCAL, 8, 14, 22), (CENTRAL, 10, 16, 24)):
+        content = with_field(content, mark, method, "<H", zipfile.ZIP_DEFLATED)
+        content = with_field(content, mark, crc, "<L", zlib.crc32(npy()))
+        content = with_field(content, mark, size, "<L", SIZE)
+
+    with pytest.raises(InvalidFile, match="compressed size"):
+        read(path, content)
 
 
 def test_too_many_members_are_refused(path):

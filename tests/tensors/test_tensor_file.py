@@ -8,6 +8,7 @@ import stat
 import subprocess
 import sys
 import textwrap
+import tracemalloc
 from typing import NoReturn
 
 import numpy as np
@@ -98,6 +99,17 @@ def test_arrays_of_any_memory_layout_are_written_with_their_values(path, array):
     write_tensors(path, {"a": array})
 
     assert_same(load(path.read_bytes()), {"a": array})
+
+
+def test_an_array_that_is_not_contiguous_is_copied_block_by_block(path):
+    array = np.zeros((2000, 5000), "f4").T  # 40 MB
+
+    tracemalloc.start()
+    try:
+        write_tensors(path, {"a": array})
+        assert tracemalloc.get_traced_memory()[1] < 8_000_000
+    finally:
+        tracemalloc.stop()
 
 
 def interrupt_after(_: None) -> NoReturn:

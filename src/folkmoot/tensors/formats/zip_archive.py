@@ -87,10 +87,12 @@ def _inflate(member: Member, pieces: Iterator[memoryview]) -> Iterator[bytes]:
             yield inflater.decompress(piece, _CHUNK_BYTES)
             while inflater.unconsumed_tail:
                 yield inflater.decompress(inflater.unconsumed_tail, _CHUNK_BYTES)
+            if inflater.eof:
+                break
         yield inflater.flush()
     except zlib.error:
         raise InvalidFile(f"{member.name} is damaged: it cannot be decompressed") from None
-    if not inflater.eof or inflater.unused_data:
+    if not inflater.eof or inflater.unused_data or next(pieces, None) is not None:
         raise InvalidFile(f"{member.name} is damaged: its compressed size is not what the archive says")
 
 
