@@ -1,8 +1,10 @@
-"""The alarm clock of the workers in this process. A lost ring costs a sweep's time, never an event."""
+"""The alarm clocks of the workers in this process. A lost ring costs a sweep's time, never an event."""
 
 from __future__ import annotations
 
 import threading
+
+from folkmoot.server.outbox.models import Lane
 
 
 class Alarm:
@@ -27,4 +29,4 @@ class Alarm:
             self._condition.wait_for(lambda: self._rings > since, timeout)
 
 
-alarm = Alarm()
+alarms = {lane: Alarm() for lane in Lane}

@@ -14,7 +14,7 @@ from django.db.models import F, Q
 from django.utils import timezone
 
 from folkmoot.server.faults import fault_point
-from folkmoot.server.outbox.alarm import alarm
+from folkmoot.server.outbox.alarm import alarms
 from folkmoot.server.outbox.models import Event, Lane
 
 logger = logging.getLogger(__name__)
@@ -44,9 +44,14 @@ def handles(kind: str, *, give_up: Handler = give_up_silently) -> Callable[[Hand
 
 
 def record(subject: UUID, kind: str, payload: dict[str, Any] | None = None, *, lane: Lane = Lane.TRAININGS) -> Event:
-    """Write an event in the caller's transaction, and wake a worker when that commits."""
-    event = Event.objects.create(subject=subject, kind=kind, payload=payload or {}, lane=lane)
-    transaction.on_commit(alarm.ring)
+    """Write an event in the caller's transaction, and wake a worker when that commits.
+
+    Nothing follows from a kind that no handler is registered for: it is history from the start.
+    """
+    handled_at = None if kind in _handlers else timezone.now()
+    event = Event.objects.create(subject=subject, kind=kind, payload=payload or {}, lane=lane, handled_at=handled_at)
+    if handled_at is None:
+        transaction.on_commit(alarms[lane].ring)
     return event
 
 
@@ -94,7 +99,7 @@ def _claim(lane: Lane, now: datetime) -> Event | None:
 
 
 def _handle(event: Event) -> None:
-    handler, give_up = _handlers.get(event.kind, (give_up_silently, give_up_silently))
+    handler, give_up = _handlers[event.kind]
     if event.attempts > MAX_ATTEMPTS:
         handler = give_up
     handler(event)

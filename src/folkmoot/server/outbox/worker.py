@@ -10,7 +10,7 @@ from collections.abc import Callable
 from django.conf import settings
 from django.db import DatabaseError, connections
 
-from folkmoot.server.outbox.alarm import alarm
+from folkmoot.server.outbox.alarm import alarms
 from folkmoot.server.outbox.events import handle_next_event, seconds_until_due
 from folkmoot.server.outbox.models import Lane
 
@@ -50,11 +50,13 @@ class Workers:
 
     def stop(self) -> None:
         self._stopping.set()
-        alarm.ring()
+        for alarm in alarms.values():
+            alarm.ring()
         for thread in self._threads:
             thread.join()
 
     def _handle_events(self, lane: Lane) -> None:
+        alarm = alarms[lane]
         while not self._stopping.is_set():
             rings = alarm.rings
             try:
