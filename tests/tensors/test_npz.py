@@ -75,7 +75,14 @@ def test_arrays_of_every_version_layout_and_byte_order_are_read_as_native(path, 
 
 
 def test_a_stored_array_is_a_view_of_the_file(path):
-    assert not read(path, saved(**SAMPLE))["weight"].base.flags.owndata
+    path.write_bytes(saved(weight=np.zeros(1_000_000)))
+
+    tracemalloc.start()
+    try:
+        assert open_tensors(path)["weight"].nbytes == 8_000_000
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_an_archive_that_was_streamed_out_is_read(path):
@@ -202,6 +209,7 @@ def test_two_members_of_one_name_are_refused(path):
 
 
 CENTRAL, LOCAL, END = b"PK\x01\x02", b"PK\x03\x04", b"PK\x05\x06"
+SIZE = len(npy())
 
 
 def with_field(content: bytes, mark: bytes, offset: int, layout: str, value: int) -> bytes:
@@ -210,10 +218,51 @@ def with_field(content: bytes, mark: bytes, offset: int, layout: str, value: int
     return content[:place] + struct.pack(layout, value) + content[place + struct.calcsize(layout) :]
 
 
+def as_deflated(data: bytes) -> bytes:
+    """An archive that holds `data` and says that it inflates to `npy()`."""
+    content = archive(("a.npy", data))
+    for mark, method, crc, size in ((LOCAL, 8, 14, 22), (CENTRAL, 10, 16, 24)):
+        content = with_field(content, mark, method, "<H", zipfile.ZIP_DEFLATED)
+        content = with_field(content, mark, crc, "<L", zlib.crc32(npy()))
+        content = with_field(content, mark, size, "<L", SIZE)
+    return content
+
+
 SINGLE = archive(("a.npy", npy()))
 DEFLATED = archive(("a.npy", npy()), method=zipfile.ZIP_DEFLATED)
-SIZE = len(npy())
+
+START, STOP = SINGLE.index(CENTRAL), SINGLE.index(END)
+
+
+def in_64_bits(**lies: bytes | int) -> bytes:
+    """`SINGLE` with the end record that archives beyond 4 GB have."""
+    fields = {"mark": b"PK\x06\x06", "disk": 0, "first_disk": 0, "count_here": 1, "count": 1}
+    fields |= {"size": STOP - START, "start": START, "offset": STOP} | lies
+    offset = fields.pop("offset")
+    mark, *rest = fields.values()
+    record = struct.pack("<4sQ2H2L4Q", mark, 44, 45, 45, *rest)
+    locator = struct.pack("<4sLQL", b"PK\x06\x07", 0, offset, 1)
+    return (
+        SINGLE[:STOP] + record + locator + struct.pack("<4s4H2LH", END, 0, 0, 0xFFFF, 0xFFFF, 2**32 - 1, 2**32 - 1, 0)
+    )
+
+
 LIES = {
+    "another end mark": SINGLE.replace(END, b"PK\x05\x07"),
+    "another disk of the directory": with_field(SINGLE, END, 6, "<H", 1),
+    "something behind the last entry": with_field(
+        changed(SINGLE, END, b"hidden" + END), END, 12, "<L", STOP - START + 6
+    ),
+    "no directory": SINGLE[:START] + struct.pack("<4s4H2LH", END, 0, 0, 0, 0, 0, START, 0),
+    "64 bits, another mark": in_64_bits(mark=b"PK\x06\x05"),
+    "64 bits, another disk": in_64_bits(disk=1),
+    "64 bits, another disk of the directory": in_64_bits(first_disk=1),
+    "64 bits, two counts": in_64_bits(count_here=2),
+    "64 bits, more members than there are": in_64_bits(count_here=2, count=2),
+    "64 bits, another size": in_64_bits(size=2**63),
+    "64 bits, another start": in_64_bits(start=0),
+    "64 bits, a record elsewhere": in_64_bits(offset=STOP - 1),
+    "64 bits, a record at the end of the world": in_64_bits(offset=2**64 - 1),
     "encrypted in the directory": with_field(SINGLE, CENTRAL, 8, "<H", 1),
     "encrypted throughout": with_field(with_field(SINGLE, CENTRAL, 8, "<H", 1), LOCAL, 6, "<H", 1),
     "another flag in the member": with_field(SINGLE, LOCAL, 6, "<H", 0x800),
@@ -256,6 +305,43 @@ def test_an_archive_whose_parts_disagree_is_refused(path, content):
         read(path, content)
 
 
+def test_something_hidden_between_two_members_is_refused(path):
+    pair = archive(("a.npy", npy()), ("b.npy", npy()))
+    second = pair.rindex(LOCAL)
+    parted = pair[:second] + b"hidden" + pair[second:]
+    parted = with_field(parted, CENTRAL, 42, "<L", second + 6)
+    parted = with_field(parted, END, 16, "<L", pair.index(CENTRAL) + 6)
+
+    with pytest.raises(InvalidFile, match="overlap or leave a gap"):
+        read(path, parted)
+
+
+def test_a_member_that_reaches_into_the_directory_is_refused(path):
+    longer = SINGLE
+    for mark, offset in ((LOCAL, 18), (LOCAL, 22), (CENTRAL, 20), (CENTRAL, 24)):
+        longer = with_field(longer, mark, offset, "<L", SIZE + 10)
+
+    with pytest.raises(InvalidFile, match="overlap or leave a gap"):
+        read(path, longer)
+
+
+def test_an_archive_with_64_bit_fields_is_read(path, monkeypatch):
+    assert read(path, in_64_bits())["a"].tolist() == SAMPLE["weight"].tolist()
+
+    monkeypatch.setattr(zipfile, "ZIP64_LIMIT", 100)  # so that the standard library writes them without 4 GB
+    content = archive(("a.npy", npy()), ("b.npy", npy()))
+    assert b"PK\x06\x06" in content
+    assert read(path, content)["b"].tolist() == SAMPLE["weight"].tolist()
+
+
+def test_compressed_data_without_an_end_is_refused(path):
+    compressor = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    endless = compressor.compress(npy()) + compressor.flush(zlib.Z_SYNC_FLUSH)
+
+    with pytest.raises(InvalidFile, match="compressed size"):
+        read(path, as_deflated(endless))
+
+
 def test_overlapping_members_are_refused(path):
     # two names for one member, as the bombs without nesting have them
     entry = SINGLE[SINGLE.index(CENTRAL) : SINGLE.index(END)]
@@ -268,15 +354,8 @@ def test_overlapping_members_are_refused(path):
 
 @pytest.mark.parametrize("num_bytes", [1, 1 << 20, 3 << 20])
 def test_something_hidden_behind_compressed_data_is_refused(path, num_bytes):
-    compressed = zlib.compress(npy(), wbits=-zlib.MAX_WBITS)
-    content = archive(("a.npy", compressed + bytes(num_bytes)))
-    for mark, method, crc, size in ((LOCAL, 8, 14, 22), (CENTRAL, 10, 16, 24)):
-        content = with_field(content, mark, method, "<H", zipfile.ZIP_DEFLATED)
-        content = with_field(content, mark, crc, "<L", zlib.crc32(npy()))
-        content = with_field(content, mark, size, "<L", SIZE)
-
     with pytest.raises(InvalidFile, match="compressed size"):
-        read(path, content)
+        read(path, as_deflated(zlib.compress(npy(), wbits=-zlib.MAX_WBITS) + bytes(num_bytes)))
 
 
 def test_too_many_members_are_refused(path):

@@ -34,7 +34,6 @@ _HAS_DESCRIPTOR = 0x0008
 _FULL_32 = 0xFFFFFFFF
 _ZIP64_EXTRA = 1
 _CHUNK_BYTES = 1 << 20
-_MAX_ENTRY_BYTES = 4096
 
 
 @dataclass(frozen=True)
@@ -109,7 +108,7 @@ def _directory(file: memoryview, limits: Limits) -> tuple[int, int, int]:
         stop, count, size, start = _end64(file, end)
     if count > limits.max_members:
         raise TooLarge(f"the archive has {count} members; at most {limits.max_members} are taken")
-    if start + size != stop or size > count * _MAX_ENTRY_BYTES:
+    if start + size != stop:
         raise InvalidFile("the directory of the zip archive is not where its end record says")
     return start, stop, count
 
@@ -157,7 +156,7 @@ def _widen(extra: memoryview, values: list[int]) -> list[int]:
     wide = iter(_zip64_values(extra))
     try:
         return [next(wide) if value == _FULL_32 else value for value in values]
-    except StopIteration:  # pragma: no cover
+    except StopIteration:
         raise InvalidFile("the directory of the zip archive is damaged") from None
 
 
