@@ -146,7 +146,7 @@ def _run(serving: Serving, listener: socket.socket, on_ready: Callable[[str], No
     try:
         _Server(config, lambda: on_ready(serving.address(listener.getsockname()[1]))).run([listener])
     finally:
-        workers.stop()
+        workers.stop(grace=GRACE_SECONDS)
 
 
 class _Server(uvicorn.Server):

@@ -37,8 +37,9 @@ class LongPoll:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         clock = wakeups.clock
         request, response = await self._look(scope)
-        if response.status_code == 200 and not response.data["notifications"]:
-            if not await _wait(request, clock, receive):
+        seconds = min(int(request.GET.get("wait", 0)), MAX_WAIT_SECONDS) if response.status_code == 200 else 0
+        if seconds and not response.data["notifications"]:
+            if not await _wait(request, clock, seconds, receive):
                 return
             # Asked and authenticated anew: a token that was revoked meanwhile gets nothing.
             query = urlencode({"after": response.data["last_id"]})
@@ -56,9 +57,8 @@ class LongPoll:
         return request, response
 
 
-async def _wait(request: ASGIRequest, clock: int, receive: Receive) -> bool:
-    """Wait as long as was asked, which the view has checked; return False if the asker has gone."""
-    seconds = min(float(request.GET.get("wait", 0)), MAX_WAIT_SECONDS)
+async def _wait(request: ASGIRequest, clock: int, seconds: float, receive: Receive) -> bool:
+    """Wait until there may be something, or the time is over; return False if the asker has gone."""
     waiting = asyncio.ensure_future(wakeups.wait(request.user.pk, since=clock, timeout=seconds))
     gone = asyncio.ensure_future(_disconnected(receive))
     try:

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from django.conf import settings
 from django.db import transaction
-from django.db.models import F, Q
+from django.db.models import F
 from django.utils import timezone
 
 from folkmoot.server.faults import fault_point
@@ -85,17 +85,24 @@ def release_leases() -> None:
 
 def _claim(lane: Lane, now: datetime) -> Event | None:
     """The compare-and-set: of two workers that see the same event, the one whose UPDATE finds it free has it."""
-    event = Event.objects.claimable(lane, now).first()
-    if event is None:
-        return None
-    free = Q(leased_until=None) | Q(leased_until__lte=now)
-    lease = timedelta(seconds=settings.LEASE_SECONDS)
-    mine = Event.objects.unhandled().filter(free, pk=event.pk)
-    claimed = mine.update(leased_until=now + lease, attempts=F("attempts") + 1)
-    if not claimed:
-        return _claim(lane, now)
-    event.attempts += 1
-    return event
+    while event := _first_in_turn(lane, now):
+        lease = timedelta(seconds=settings.LEASE_SECONDS)
+        mine = Event.objects.free(now).filter(pk=event.pk)
+        if mine.update(leased_until=now + lease, attempts=F("attempts") + 1):
+            event.attempts += 1
+            return event
+    return None
+
+
+def _first_in_turn(lane: Lane, now: datetime) -> Event | None:
+    """The oldest free event of which no earlier one of the same subject is unhandled."""
+    free = Event.objects.free(now).filter(lane=lane).order_by("id")
+    busy: list[UUID] = []
+    while event := free.exclude(subject__in=busy).first():
+        if not Event.objects.before(event).exists():
+            return event
+        busy.append(event.subject)
+    return None
 
 
 def _handle(event: Event) -> None:

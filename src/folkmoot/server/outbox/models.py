@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from django.db import models
-from django.db.models import Exists, OuterRef, Q
+from django.db.models import Q
 from django.utils import timezone
 
 
@@ -20,16 +20,13 @@ class EventQuerySet(models.QuerySet["Event"]):
     def unhandled(self) -> EventQuerySet:
         return self.filter(handled_at=None)
 
-    def claimable(self, lane: Lane, now: datetime) -> EventQuerySet:
-        """Due and not leased, the oldest first; events of one subject are handled one after another."""
-        earlier = Event.objects.unhandled().filter(subject=OuterRef("subject"), lane=lane, id__lt=OuterRef("id"))
-        return (
-            self.unhandled()
-            .filter(lane=lane, due_at__lte=now)
-            .exclude(leased_until__gt=now)
-            .filter(~Exists(earlier))
-            .order_by("id")
-        )
+    def free(self, now: datetime) -> EventQuerySet:
+        """Due, and in nobody's hands."""
+        return self.unhandled().filter(Q(leased_until=None) | Q(leased_until__lte=now), due_at__lte=now)
+
+    def before(self, event: Event) -> EventQuerySet:
+        """Those of the same subject that must be handled first."""
+        return self.unhandled().filter(lane=event.lane, subject=event.subject, id__lt=event.pk)
 
 
 class Event(models.Model):

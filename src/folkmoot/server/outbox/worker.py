@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 
 from django.conf import settings
-from django.db import DatabaseError, connections
+from django.db import connections
 
 from folkmoot.server.outbox.alarm import alarms
 from folkmoot.server.outbox.events import handle_next_event, seconds_until_due
@@ -33,27 +33,29 @@ def sweep(*, every: str) -> Callable[[Sweep], Sweep]:
 
 
 class Workers:
-    """All threads together; `stop` lets each finish the event at hand."""
+    """All threads together."""
 
     def __init__(self) -> None:
         self._stopping = threading.Event()
         self._threads = [
-            threading.Thread(target=self._handle_events, args=(lane,), name=f"{lane}-{number}")
+            threading.Thread(target=self._handle_events, args=(lane,), name=f"{lane}-{number}", daemon=True)
             for lane, count in THREADS.items()
             for number in range(count)
         ]
-        self._threads.append(threading.Thread(target=self._sweep, name="sweep"))
+        self._threads.append(threading.Thread(target=self._sweep, name="sweep", daemon=True))
 
     def start(self) -> None:
         for thread in self._threads:
             thread.start()
 
-    def stop(self) -> None:
+    def stop(self, *, grace: float) -> None:
+        """Let each thread finish the event at hand within `grace` seconds; what it does not finish is done again."""
+        deadline = time.monotonic() + grace
         self._stopping.set()
         for alarm in alarms.values():
             alarm.ring()
         for thread in self._threads:
-            thread.join()
+            thread.join(max(0.0, deadline - time.monotonic()))
 
     def _handle_events(self, lane: Lane) -> None:
         alarm = alarms[lane]
@@ -63,8 +65,9 @@ class Workers:
                 if handle_next_event(lane):
                     continue
                 pause = min(settings.SWEEP_SECONDS, max(seconds_until_due(lane) or settings.SWEEP_SECONDS, 0.01))
-            except DatabaseError:
-                logger.exception("the database does not answer; trying again")
+            except Exception:
+                # Whatever it was, mostly the database that does not answer: this thread must not be the one that dies.
+                logger.exception("no event can be handled; trying again")
                 connections.close_all()
                 pause = settings.SWEEP_SECONDS
             if not self._stopping.is_set():

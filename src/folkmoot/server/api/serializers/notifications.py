@@ -30,4 +30,4 @@ class PollSerializer(serializers.Serializer):
     """The query of a poll."""
 
     after = serializers.IntegerField(min_value=0, max_value=2**63 - 1, required=False, default=None)
-    wait = serializers.FloatField(min_value=0, default=0)
+    wait = serializers.IntegerField(min_value=0, default=0, help_text="seconds; more than 60 count as 60")
