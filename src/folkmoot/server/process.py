@@ -48,6 +48,7 @@ def serve(serving: Serving, *, on_ready: Callable[[str], None]) -> None:
     """
     check_certificate(serving)
     with owned_data_dir(serving.data_dir), _listening(serving) as listener:
+        os.environ.setdefault("FOLKMOOT_SECURE_COOKIES", "true" if serving.tls_cert else "false")
         prepare(serving.data_dir, host=serving.host)
         _run(serving, listener, on_ready)
 

@@ -105,8 +105,11 @@ PASSWORD_HASHERS = ["django.contrib.auth.hashers.Argon2PasswordHasher"]
 USE_TZ = True
 TIME_ZONE = "UTC"
 
+LOGIN_REDIRECT_URL = "/api/"
 SESSION_COOKIE_HTTPONLY = True
 CSRF_COOKIE_HTTPONLY = True
+# Cookies over TLS alone; `folkmoot serve` without a certificate turns this off.
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = env.flag("FOLKMOOT_SECURE_COOKIES", True)
 SECURE_CONTENT_TYPE_NOSNIFF = True
 
 DATA_UPLOAD_MAX_MEMORY_SIZE = MAX_JSON_BYTES

@@ -15,6 +15,7 @@ urlpatterns = [
     path("api/schema/swagger-ui/", SpectacularSwaggerView.as_view(url_name="schema"), name="swagger-ui"),
     path("api/schema/redoc/", SpectacularRedocView.as_view(url_name="schema"), name="redoc"),
     path("api/", include(router.urls)),
+    path("api-auth/", include("rest_framework.urls")),
 ]
 
 handler400 = "folkmoot.server.api.errors.bad_request"
