@@ -38,9 +38,9 @@ docs: .venv/.installed-dev  ## build the documentation into docs/_build/html
 	@$(BIN)/sphinx-build -q -W --keep-going -b html docs docs/_build/html
 	@echo "docs/_build/html/index.html"
 
-# On the oldest Python supported: what exists for it exists for the newer ones too. torch stays what it is, since a
-# newer one may bring gigabytes that only a GPU needs; edit its line to move it.
-constraints: .venv/.python  ## choose the newest versions that fit and write constraints.txt; with the oldest Python
+# PYTHON should be the oldest one that people have: some packages refuse even Debian 12's 3.11.2. torch stays what it is,
+# since a newer one may bring gigabytes that only a GPU needs; edit its line to move it.
+constraints: .venv/.python  ## choose the newest versions that fit and write constraints.txt
 	@rm -rf build/constraints && $(PYTHON) -m venv build/constraints
 	@torch=$$(grep '^torch==' constraints.txt) && unset PIP_CONSTRAINT PIP_BUILD_CONSTRAINT && \
 	build/constraints/bin/pip install -q -e '.[dev,torch]' "$$torch" hatchling editables

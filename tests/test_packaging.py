@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import re
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parent.parent
@@ -52,6 +54,15 @@ def test_the_core_does_without_http() -> None:
 @pytest.mark.parametrize("one", required(*PROJECT["optional-dependencies"]), ids=lambda one: one.name)
 def test_every_dependency_is_pinned_within_its_range(one: Requirement) -> None:
     assert one.specifier.contains(PINS[canonicalize_name(one.name)])
+
+
+def test_every_pin_is_for_the_python_of_debian_12_too() -> None:
+    wanted = {
+        one.name: SpecifierSet(one.metadata.get("Requires-Python") or "")
+        for one in importlib.metadata.distributions()
+        if canonicalize_name(one.name) in PINS
+    }
+    assert [name for name, pythons in wanted.items() if not pythons.contains("3.11.2")] == []
 
 
 def test_the_build_backend_is_pinned() -> None:
