@@ -248,6 +248,8 @@ def in_64_bits(**lies: bytes | int) -> bytes:
 
 
 LIES = {
+    "another mark in the directory": SINGLE.replace(CENTRAL, b"PK\x01\x03"),
+    "a member on another disk": with_field(SINGLE, CENTRAL, 34, "<H", 1),
     "another end mark": SINGLE.replace(END, b"PK\x05\x07"),
     "another disk of the directory": with_field(SINGLE, END, 6, "<H", 1),
     "something behind the last entry": with_field(
