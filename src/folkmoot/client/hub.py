@@ -93,7 +93,7 @@ class Hub:
             )
         return str(answer["model_id"])
 
-    def download_model(self, model_id: str, path: Path, *, round: int | None = None, etag: str | None = None) -> str:  # noqa: A002
+    def download_model(self, model_id: str, path: Path, *, round: int | None = None, etag: str | None = None) -> str:
         """Write the latest weights, or those after `round` rounds, to `path`; returns their ETag.
 
         With the `etag` of an earlier download, `path` is left alone if the weights are still the same. It is replaced
@@ -117,7 +117,7 @@ class Hub:
     def upload_update(
         self,
         model_id: str,
-        round: int,  # noqa: A002
+        round: int,
         num_examples: int,
         path: Path,
         metrics: Mapping[str, float],

@@ -13,7 +13,7 @@ from folkmoot.client.retry import until_settled
 Answer = TypeVar("Answer")
 
 
-class Stopped(Exception):  # noqa: N818 (not an error: somebody wished it)
+class Stopped(Exception):
     """The waiting was called off."""
 
 

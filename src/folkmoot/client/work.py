@@ -29,7 +29,7 @@ Evaluate = Callable[[Weights, Task], tuple[int, Metrics]]
 Returned = TypeVar("Returned")
 
 
-class Refused(Exception):  # noqa: N818 (an answer, not a fault)
+class Refused(Exception):
     """The hub's answer is final: this piece of work is over, others may follow."""
 
     def __init__(self, reason: FolkmootError) -> None:

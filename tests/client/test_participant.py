@@ -1,0 +1,487 @@
+"""A participant at work, with a hub that does what hubs and networks do on a bad day."""
+
+import hashlib
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from io import BytesIO
+
+import numpy as np
+import pytest
+
+from folkmoot.client import Hub, Participant, Task
+from folkmoot.errors import InvalidInput, Misconfigured, NotAuthenticated
+from folkmoot.protocol import paths
+from folkmoot.tensors import TensorFile, write_tensors
+
+TOKEN = "ab" * 20
+MODEL = {"layer.weight": np.arange(6, dtype=np.float32).reshape(2, 3), "layer.steps": np.array([7], np.int64)}
+
+
+@pytest.fixture
+def model_bytes(tmp_path):
+    write_tensors(tmp_path / "model", MODEL)
+    return (tmp_path / "model").read_bytes()
+
+
+@pytest.fixture
+def app(scripted):
+    """Stops when the script has come to its end; pauses between attempts take no time."""
+    participant = Participant(Hub(scripted.url, TOKEN), draw=lambda: 0.0)
+    scripted.when_out_of_words = participant.stop
+    return participant
+
+
+@pytest.fixture
+def trained(app):
+    """The tasks that the participant has trained for: it adds one to every weight."""
+    tasks = []
+
+    @app.train
+    def train(weights, task):
+        tasks.append(task)
+        weights["layer.weight"] += 1
+        return weights, 12, {"loss": 0.5}
+
+    return tasks
+
+
+def asks(number, kind, training="t", round=0, model="m"):
+    body = {"round": round, "global_model_uuid": model, "local": {"epochs": 3}}
+    return {"id": number, "notification_type": kind, "training_uuid": training, "body": body, "created_at": ""}
+
+
+def ask_to_train(number=1, **details):
+    return asks(number, "UPDATE_ROUND_START", **details)
+
+
+def ask_to_test(number=1, **details):
+    return asks(number, "MODEL_TEST_ROUND", **details)
+
+
+@pytest.fixture
+def polls(scripted, answer):
+    """Script the answers to the polls: each a list of notifications."""
+
+    def script(*batches):
+        for batch in batches:
+            last_id = batch[-1]["id"] if batch else 0
+            scripted.on("GET", paths.NOTIFICATIONS, answer(200, {"notifications": batch, "last_id": last_id}))
+
+    return script
+
+
+@pytest.fixture
+def serves_model(scripted, answer, model_bytes):
+    scripted.on("GET", paths.model("m"), *[answer(200, model_bytes, {"ETag": '"1"'})] * 9)
+
+
+@pytest.fixture
+def takes_updates(scripted, answer):
+    scripted.on("POST", paths.model("m"), *[answer(201, {"detail": "", "update_id": "u"})] * 9)
+
+
+def updates(scripted):
+    return scripted.received("POST", paths.model("m"))
+
+
+def tensors_of(request, tmp_path):
+    path = tmp_path / "received"
+    path.write_bytes(request.files["model_file"])
+    return TensorFile.open(path)
+
+
+def test_it_trains_on_a_copy_of_the_model_and_sends_the_update(
+    app, trained, scripted, polls, serves_model, takes_updates, tmp_path
+):
+    polls([ask_to_train(round=4)])
+
+    app.run()
+
+    (update,) = updates(scripted)
+    assert trained == [Task("t", "m", 4, {"epochs": 3})]
+    assert update.fields["round"] == ["4"]
+    assert update.fields["sample_size"] == ["12"]
+    assert update.fields["metric_names"] == ["loss"]
+    assert update.headers["X-Content-SHA256"] == hashlib.sha256(update.files["model_file"]).hexdigest()
+    tensors = tensors_of(update, tmp_path)
+    assert tensors.is_canonical
+    np.testing.assert_array_equal(tensors["layer.weight"], MODEL["layer.weight"] + 1)
+    np.testing.assert_array_equal(tensors["layer.steps"], [7])
+
+
+def test_it_first_asks_for_all_that_is_to_do_and_then_for_what_came_later(app, trained, scripted, polls):
+    polls([asks(41, "TRAINING_START")], [asks(42, "TRAINING_FINISHED")])
+
+    app.run()
+
+    asked = [poll.query.get("after") for poll in scripted.received("GET", paths.NOTIFICATIONS)]
+    assert asked == [None, ["41"], ["42"]]
+
+
+def test_the_same_notification_twice_never_trains_twice(app, trained, scripted, polls, serves_model, takes_updates):
+    polls([ask_to_train(1)], [ask_to_train(1)], [ask_to_train(2)])
+
+    app.run()
+
+    assert len(trained) == 1
+    assert len(updates(scripted)) == 1
+
+
+def test_each_round_of_each_training_is_trained(app, trained, polls, serves_model, takes_updates):
+    polls([ask_to_train(1), ask_to_train(2, training="other")], [ask_to_train(3, round=1)])
+
+    app.run()
+
+    assert [(task.training_id, task.round) for task in trained] == [("t", 0), ("other", 0), ("t", 1)]
+
+
+def test_rounds_that_were_overtaken_are_not_trained(app, trained, polls, serves_model, takes_updates):
+    polls([ask_to_train(number, round=number) for number in range(3)])
+
+    app.run()
+
+    assert [task.round for task in trained] == [2]
+
+
+def test_what_is_left_of_a_batch_is_done_in_its_order(app, scripted, polls, serves_model, takes_updates, answer):
+    done = []
+    app.train(lambda weights, task: (weights, done.append(("train", task.round)) or 1, {}))
+    app.evaluate(lambda weights, task: (done.append(("test", task.round)) or 1, {}))
+    polls([ask_to_train(1), ask_to_test(2, round=1), ask_to_train(3, round=1)])
+    scripted.on("POST", paths.model_metrics("m"), answer(201, {"detail": ""}))
+
+    app.run()
+
+    assert done == [("test", 1), ("train", 1)]
+
+
+@pytest.mark.parametrize("end", ["TRAINING_FINISHED", "CLIENT_REMOVED"])
+def test_a_training_that_is_over_is_not_trained_for(app, trained, polls, serves_model, takes_updates, end):
+    polls([ask_to_train(1), ask_to_train(2, training="other"), asks(3, end)])
+
+    app.run()
+
+    assert [task.training_id for task in trained] == ["other"]
+
+
+def test_an_answer_that_is_lost_makes_it_send_the_same_bytes_again(
+    app, trained, scripted, polls, serves_model, answer, lost
+):
+    polls([ask_to_train()])
+    scripted.on("POST", paths.model("m"), lost, lost, answer(200, {"detail": "", "update_id": "u"}))
+
+    app.run()
+
+    bodies = {update.files["model_file"] for update in updates(scripted)}
+    assert (len(trained), len(updates(scripted)), len(bodies)) == (1, 3, 1)
+
+
+def test_a_hub_that_is_too_busy_is_asked_again(app, trained, scripted, polls, serves_model, answer):
+    polls([ask_to_train()])
+    busy = answer(503, {"detail": "too busy", "code": "unavailable"}, {"Retry-After": "0"})
+    scripted.on("POST", paths.model("m"), busy, answer(201, {"update_id": "u"}))
+
+    app.run()
+
+    assert len(trained) == 1
+    assert len(updates(scripted)) == 2
+
+
+def test_a_model_that_is_cut_on_its_way_is_fetched_again(
+    app, trained, scripted, polls, takes_updates, answer, model_bytes
+):
+    polls([ask_to_train()])
+    scripted.on("GET", paths.model("m"), answer(200, model_bytes, cut=len(model_bytes) // 2), answer(200, model_bytes))
+
+    app.run()
+
+    assert len(trained) == 1
+    assert len(updates(scripted)) == 1
+
+
+def test_it_goes_on_when_the_hub_restarts_while_it_waits(
+    app, trained, scripted, polls, serves_model, takes_updates, lost
+):
+    polls([ask_to_train(1)])
+    scripted.on("GET", paths.NOTIFICATIONS, lost)
+    polls([ask_to_train(2, round=1)])
+
+    app.run()
+
+    assert [task.round for task in trained] == [0, 1]
+    asked = [poll.query.get("after") for poll in scripted.received("GET", paths.NOTIFICATIONS)]
+    assert asked == [None, ["1"], ["1"], ["2"]]
+
+
+def test_it_waits_for_a_hub_that_is_not_up_yet(hub_at, answer):
+    closed = hub_at()
+    closed.hang_up()
+
+    def open_it_again():
+        hub = hub_at(closed.server_port)
+        hub.when_out_of_words = app.stop
+        hub.on("GET", paths.NOTIFICATIONS, answer(200, {"notifications": [], "last_id": 0}))
+        hubs.append(hub)
+        return 0.0
+
+    hubs = []
+    app = Participant(Hub(closed.url, TOKEN), draw=open_it_again)
+    app.train(lambda weights, task: (weights, 1, {}))
+
+    app.run()
+
+    assert len(hubs) == 1
+    assert len(hubs[0].received("GET", paths.NOTIFICATIONS)) == 2
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        (400, "round_closed"),
+        (400, "round_not_open"),
+        (400, "wrong_state"),
+        (409, "already_submitted"),
+        (403, "permission_denied"),
+        (404, "not_found"),
+        (400, "non_finite"),
+        (400, "schema_mismatch"),
+    ],
+)
+def test_a_refusal_is_logged_and_the_next_round_is_trained(
+    app, trained, scripted, polls, serves_model, answer, caplog, status, code
+):
+    scripted.on("POST", paths.model("m"), answer(status, {"detail": "because", "code": code}))
+    scripted.on("POST", paths.model("m"), answer(201, {"detail": "", "update_id": "u"}))
+    polls([ask_to_train(1)], [ask_to_train(1)], [ask_to_train(2, round=1)])
+
+    app.run()
+
+    assert [task.round for task in trained] == [0, 1]
+    assert "round 0: not taken: because" in caplog.text
+
+
+def test_a_refusal_of_the_users_own_update_is_an_error_in_the_log(
+    app, trained, scripted, polls, serves_model, answer, caplog
+):
+    polls([ask_to_train()])
+    scripted.on("POST", paths.model("m"), answer(400, {"detail": "NaN in layer.weight", "code": "non_finite"}))
+
+    app.run()
+
+    (record,) = [record for record in caplog.records if record.levelno == logging.ERROR]
+    assert "NaN in layer.weight" in record.getMessage()
+
+
+@pytest.mark.parametrize(
+    ("returned", "said"),
+    [
+        (
+            {"layer.weight": np.zeros((2, 4)), "layer.steps": MODEL["layer.steps"]},
+            "layer.weight is (2, 4), expected (2, 3)",
+        ),
+        ({"layer.weight": MODEL["layer.weight"]}, "layer.steps is missing"),
+        ({**MODEL, "extra": np.zeros(1)}, "extra is not in the model"),
+        ({**MODEL, "layer.steps": np.array([7.5])}, "layer.steps is F64, expected I64"),
+    ],
+)
+def test_an_update_that_does_not_fit_is_not_sent_and_the_log_names_the_tensor(
+    app, scripted, polls, serves_model, caplog, returned, said
+):
+    app.train(lambda weights, task: (returned, 1, {}))
+    polls([ask_to_train()])
+
+    app.run()
+
+    assert said in caplog.text
+    assert updates(scripted) == []
+
+
+def test_floats_are_sent_in_the_dtypes_of_the_model(app, scripted, polls, serves_model, takes_updates, tmp_path):
+    app.train(lambda weights, task: ({**weights, "layer.weight": np.full((2, 3), 0.1)}, 1, {}))
+    polls([ask_to_train()])
+
+    app.run()
+
+    tensors = tensors_of(updates(scripted)[0], tmp_path)
+    np.testing.assert_array_equal(tensors["layer.weight"], np.full((2, 3), 0.1, np.float32))
+
+
+def test_a_model_in_another_format_is_trained_as_well(app, trained, scripted, polls, takes_updates, answer, tmp_path):
+    as_npz = BytesIO()
+    np.savez(as_npz, **MODEL)
+    scripted.on("GET", paths.model("m"), answer(200, as_npz.getvalue()))
+    polls([ask_to_train()])
+
+    app.run()
+
+    np.testing.assert_array_equal(tensors_of(updates(scripted)[0], tmp_path)["layer.weight"], MODEL["layer.weight"] + 1)
+
+
+def test_a_model_that_it_has_is_not_sent_again(app, trained, scripted, polls, takes_updates, answer, model_bytes):
+    polls([ask_to_train(1)], [ask_to_train(2, round=1)])
+    scripted.on("GET", paths.model("m"), answer(200, model_bytes, {"ETag": '"1"'}), answer(304, b""))
+
+    app.run()
+
+    downloads = scripted.received("GET", paths.model("m"))
+    assert [download.headers["If-None-Match"] for download in downloads] == [None, '"1"']
+    assert len(updates(scripted)) == 2
+
+
+def test_another_model_is_fetched_whole(
+    app, trained, scripted, polls, serves_model, takes_updates, answer, model_bytes
+):
+    polls([ask_to_train(1)], [ask_to_train(2, training="other", model="n")])
+    scripted.on("GET", paths.model("n"), answer(200, model_bytes))
+    scripted.on("POST", paths.model("n"), answer(201, {"update_id": "v"}))
+
+    app.run()
+
+    assert scripted.received("GET", paths.model("n"))[0].headers["If-None-Match"] is None
+
+
+def test_it_evaluates_and_reports(app, trained, scripted, polls, serves_model, answer):
+    @app.evaluate
+    def evaluate(weights, task):
+        return 4, {"accuracy": float(weights["layer.weight"].mean() / 10)}
+
+    polls([ask_to_test(round=1)], [ask_to_test(round=1)])
+    scripted.on("POST", paths.model_metrics("m"), answer(201, {"detail": ""}))
+
+    app.run()
+
+    (report,) = scripted.received("POST", paths.model_metrics("m"))
+    assert report.fields == {"metric_names": ["accuracy", "num_examples"], "metric_values": ["0.25", "4.0"]}
+
+
+def test_without_an_evaluation_it_lets_the_round_go_on(app, trained, scripted, polls, answer):
+    polls([ask_to_test(round=1)])
+    scripted.on("POST", paths.model_metrics("m"), answer(201, {"detail": ""}))
+
+    app.run()
+
+    (report,) = scripted.received("POST", paths.model_metrics("m"))
+    assert report.fields == {"metric_names": ["num_examples"], "metric_values": ["0.0"]}
+    assert scripted.received("GET", paths.model("m")) == []
+
+
+def test_an_exception_of_the_users_own_ends_the_run_with_a_line_in_the_log(app, scripted, polls, serves_model, caplog):
+    @app.train
+    def train(weights, task):
+        raise ZeroDivisionError("no examples")
+
+    polls([ask_to_train(round=2)])
+
+    with pytest.raises(ZeroDivisionError):
+        app.run()
+
+    assert "round 2: the participant's own function failed" in caplog.text
+    assert updates(scripted) == []
+
+
+def test_an_error_of_ours_raised_by_the_users_function_is_the_users(app, scripted, polls, serves_model):
+    @app.train
+    def train(weights, task):
+        raise InvalidInput("where are the examples?")
+
+    polls([ask_to_train()])
+
+    with pytest.raises(InvalidInput):
+        app.run()
+
+
+def test_a_token_that_the_hub_does_not_know_ends_the_run(app, trained, scripted, answer):
+    scripted.on("GET", paths.NOTIFICATIONS, answer(401, {"detail": "Invalid token.", "code": "not_authenticated"}))
+
+    with pytest.raises(NotAuthenticated):
+        app.run()
+
+
+def test_progress_is_one_line_for_each_thing(app, trained, polls, serves_model, takes_updates, caplog):
+    caplog.set_level(logging.INFO, "folkmoot.client")
+    polls([ask_to_train(round=3)])
+
+    app.run()
+
+    lines = [record.getMessage() for record in caplog.records]
+    assert lines[0] == "round 3: training"
+    assert lines[1].startswith("round 3: update sent (0.0 MB, ")
+
+
+def test_stop_ends_a_wait_at_once(app, trained, scripted):
+    started = time.monotonic()
+
+    app.run()  # the first poll stops it, and is never answered
+
+    assert time.monotonic() - started < 1
+    assert len(scripted.requests) == 1
+
+
+def test_stop_ends_a_pause_at_once(scripted, answer):
+    app = Participant(Hub(scripted.url, TOKEN))
+    app.train(lambda weights, task: (weights, 1, {}))
+    for_an_hour = answer(503, {"detail": ""}, {"Retry-After": "3600"})
+    scripted.on("GET", paths.NOTIFICATIONS, for_an_hour)
+    threading.Timer(0.2, app.stop).start()
+    started = time.monotonic()
+
+    app.run()
+
+    assert time.monotonic() - started < 1
+
+
+def test_a_task_in_hand_is_finished_before_it_stops(app, scripted, polls, serves_model, takes_updates):
+    @app.train
+    def train(weights, task):
+        app.stop()
+        return weights, 1, {}
+
+    polls([ask_to_train()])
+
+    app.run()
+
+    assert len(updates(scripted)) == 1
+
+
+def test_without_a_function_to_train_with_there_is_nothing_to_run(app):
+    with pytest.raises(Misconfigured, match=r"@app\.train"):
+        app.run()
+
+
+@pytest.mark.parametrize("missing", ["FOLKMOOT_URL", "FOLKMOOT_TOKEN"])
+def test_a_missing_setting_is_named(monkeypatch, missing):
+    monkeypatch.setenv("FOLKMOOT_URL", "http://127.0.0.1:1")
+    monkeypatch.setenv("FOLKMOOT_TOKEN", TOKEN)
+    monkeypatch.delenv(missing)
+
+    with pytest.raises(Misconfigured, match=missing):
+        Participant.from_env()
+
+
+PROGRAM = """
+from folkmoot.client import Participant
+app = Participant.from_env()
+app.train(lambda weights, task: (weights, 1, {}))
+app.run()
+"""
+
+
+@pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGTERM, 0), (signal.SIGINT, -signal.SIGINT)])
+def test_a_signal_ends_a_waiting_program_within_a_second(scripted, number, exit_code):
+    waiting = threading.Event()
+    scripted.when_out_of_words = waiting.set
+    environment = os.environ | {"FOLKMOOT_URL": scripted.url, "FOLKMOOT_TOKEN": TOKEN}
+    program = subprocess.Popen([sys.executable, "-c", PROGRAM], env=environment, stderr=subprocess.DEVNULL)
+    try:
+        assert waiting.wait(20)
+        started = time.monotonic()
+        program.send_signal(number)
+        assert program.wait(20) == exit_code
+        assert time.monotonic() - started < 1.5
+    finally:
+        program.kill()
