@@ -113,6 +113,8 @@ SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = env.flag("FOLKMOOT_SECURE_COOKIES",
 SECURE_CONTENT_TYPE_NOSNIFF = True
 
 DATA_UPLOAD_MAX_MEMORY_SIZE = MAX_JSON_BYTES
+# The name and the value of each of the most metrics that a request may bring, and the other fields of an update.
+DATA_UPLOAD_MAX_NUMBER_FIELDS = 2 * 1000 + 10
 FILE_UPLOAD_HANDLERS = ["folkmoot.server.storage.upload.BlobUploadHandler"]
 
 REST_FRAMEWORK = {

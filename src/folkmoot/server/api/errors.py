@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.core.exceptions import RequestDataTooBig, TooManyFilesSent
+from django.core.exceptions import RequestDataTooBig, TooManyFieldsSent, TooManyFilesSent
 from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest, JsonResponse
 from django.http.request import UnreadablePostError
@@ -49,7 +49,7 @@ def _as_domain_error(error: Exception) -> errors.FolkmootError | None:
             return error
         case OperationalError() | InterfaceError():
             return errors.Unavailable("The database is busy; try again.")
-        case RequestDataTooBig() | TooManyFilesSent():
+        case RequestDataTooBig() | TooManyFieldsSent() | TooManyFilesSent():
             return errors.TooLarge("the request is larger than is taken here")
         case UnreadablePostError():
             return errors.InvalidInput("the request broke off", code="incomplete_request")

@@ -39,6 +39,14 @@ class MaySteer(BasePermission):
         return shared and training.has_participant(request.user)
 
 
+class MaySteerOrLeave(MaySteer):
+    """Who may steer; every participant where it names nobody but itself."""
+
+    def has_object_permission(self, request: Request, view: APIView, training: Training) -> bool:
+        leaves = request.data == {"clients": [str(request.user.pk)]} and training.has_participant(request.user)
+        return leaves or super().has_object_permission(request, view, training)
+
+
 class IsActor(BasePermission):
     message = "You are not the owner the training."
 
@@ -50,14 +58,21 @@ class MaySeeModel(BasePermission):
     """Its owner, the actor and the participants of its training, staff."""
 
     def has_object_permission(self, request: Request, view: APIView, model: Model) -> bool:
-        if model.owner_id == request.user.pk or request.user.is_staff:
-            return True
-        training = Training.objects.filter(model=model).first()
-        return training is not None and _takes_part(request, training)
+        return _is_involved(request, model) or request.user.is_staff
 
 
-class MayReportMetrics(MaySeeModel):
-    """Its owner, the actor and the participants of its training."""
+class MayReportMetrics(BasePermission):
+    """Its owner, the actor and the participants of its training; staff only looks on."""
+
+    def has_object_permission(self, request: Request, view: APIView, model: Model) -> bool:
+        return _is_involved(request, model)
+
+
+def _is_involved(request: Request, model: Model) -> bool:
+    if model.owner_id == request.user.pk:
+        return True
+    training = Training.objects.filter(model=model).first()
+    return training is not None and _takes_part(request, training)
 
 
 def _takes_part(request: Request, training: Training) -> bool:

@@ -17,7 +17,7 @@ def check_endpoint(value: str) -> None:
     """Any absolute http(s) URL with a host; single-label host names are fine."""
     try:
         parts = urlsplit(value)
-        good = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:
         good = False
     if not good or "@" in urlsplit(value).netloc or any(ord(character) <= ord(" ") for character in value):

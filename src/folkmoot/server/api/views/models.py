@@ -6,7 +6,6 @@ from typing import Any
 
 from django.db.models import Q, QuerySet
 from django.http import HttpResponseBase
-from django.utils.cache import get_conditional_response
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework import mixins, status
@@ -16,9 +15,9 @@ from rest_framework.permissions import IsAuthenticated
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from folkmoot.server.api.downloads import file_response
+from folkmoot.server.api.downloads import model_response
 from folkmoot.server.api.parsers import JSONParser
-from folkmoot.server.api.permissions import MaySeeModel
+from folkmoot.server.api.permissions import MayReportMetrics, MaySeeModel
 from folkmoot.server.api.serializers.models import (
     DownloadSerializer,
     MetadataSerializer,
@@ -71,9 +70,7 @@ class ModelViewSet(mixins.ListModelMixin, ResourceViewSet):
         """Download the model in the format it was uploaded in, with its latest tensors or those of a round."""
         query = DownloadSerializer(data=request.query_params)
         query.is_valid(raise_exception=True)
-        wanted = download(self.get_object(), **query.validated_data)
-        unchanged = get_conditional_response(request._request, etag=wanted.etag)
-        return unchanged or file_response(wanted)
+        return model_response(request._request, download(self.get_object(), **query.validated_data))
 
     @extend_schema(
         operation_id="models_receive_update",
@@ -113,6 +110,11 @@ class ModelViewSet(mixins.ListModelMixin, ResourceViewSet):
         lifecycle.receive_metrics(model, request.user, _validated(MetricsSerializer, request)["metrics"])
         answer = {"detail": "Model Metrics Upload Accepted", "model_id": str(model.pk)}
         return Response(answer, status.HTTP_201_CREATED, headers=self.location_of("model-metrics", model.pk))
+
+    def get_permissions(self) -> list[Any]:
+        if self.action == "report_metrics":
+            return [IsAuthenticated(), MayReportMetrics()]
+        return super().get_permissions()
 
 
 def _validated(serializer_class: type[Any], request: Request) -> dict[str, Any]:

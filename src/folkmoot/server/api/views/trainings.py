@@ -14,7 +14,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from folkmoot.server.api.parsers import AnyJSONParser
-from folkmoot.server.api.permissions import IsActor, MaySeeTraining, MaySteer
+from folkmoot.server.api.permissions import IsActor, MaySeeTraining, MaySteer, MaySteerOrLeave
 from folkmoot.server.api.serializers.trainings import (
     ClientsSerializer,
     TrainingCreationSerializer,
@@ -90,7 +90,7 @@ class TrainingViewSet(mixins.RetrieveModelMixin, mixins.ListModelMixin, Resource
         if self.action == "destroy":
             return [IsAuthenticated(), IsActor()]
         if self.action == "remove_clients":
-            return [IsAuthenticated(), MaySteer()]
+            return [IsAuthenticated(), MaySteerOrLeave()]
         return super().get_permissions()
 
     def _accepted(self, detail: str, training: Training) -> Response:
