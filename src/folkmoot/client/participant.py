@@ -39,7 +39,7 @@ class Participant:
         self._patience = Patience(draw)
         self._train: Train | None = None
         self._evaluate: Evaluate | None = None
-        self._settled: set[tuple[str, str, int]] = set()
+        self._settled: set[tuple[str, str, int, int]] = set()
 
     @classmethod
     def from_env(cls) -> Self:
@@ -108,7 +108,7 @@ class Participant:
     def _once(self, notification: Notification, work: Callable[[Task], None]) -> None:
         """Do the work unless it is done: a hub that was restarted may ask again for what it has got."""
         task = Task.of(notification)
-        key = (task.training_id, notification.type, task.round)
+        key = (task.training_id, notification.type, task.round, task.attempt)
         if key in self._settled:
             return
         try:

@@ -37,6 +37,7 @@ def announce_round(event: Event) -> None:
     deliver(started, missing)
     body = {
         "round": current.number,
+        "attempt": current.attempt,
         "global_model_uuid": _model_id(current),
         "local": current.training.settings.local,
     }

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from folkmoot.errors import NotFound
 from folkmoot.server.accounts.models import User
+from folkmoot.server.faults import fault_point
 from folkmoot.server.registry import intake
 from folkmoot.server.registry.models import Model
 from folkmoot.server.storage.upload import IncomingFile
@@ -32,7 +33,7 @@ def submit(
     # The upload's own checkpoint: the schema of a training's model never changes.
     first = model.checkpoints.earliest("round")
     tensors = intake.store_update(incoming, expected=intake.schema_of(first.sha256))
-    return lifecycle.receive_update(
+    received = lifecycle.receive_update(
         training,
         participant,
         round=round,
@@ -41,3 +42,5 @@ def submit(
         num_examples=sample_size,
         metrics=metrics,
     )
+    fault_point("upload.after_commit")
+    return received

@@ -84,7 +84,7 @@ class ModelViewSet(mixins.ListModelMixin, ResourceViewSet):
         fields = _validated(UpdateSerializer, request)
         incoming = _intact(fields.pop("model_file"), request)
         update, is_new = submissions.submit(model, request.user, incoming, **fields)
-        fault_point("upload.after_commit")
+        fault_point("upload.before_response")
         answer = {"detail": "Model Update Accepted", "update_id": str(update.pk)}
         code = status.HTTP_201_CREATED if is_new else status.HTTP_200_OK
         return Response(answer, code, headers=self.location_of("model-detail", model.pk))
@@ -114,6 +114,9 @@ class ModelViewSet(mixins.ListModelMixin, ResourceViewSet):
     def get_permissions(self) -> list[Any]:
         if self.action == "report_metrics":
             return [IsAuthenticated(), MayReportMetrics()]
+        if self.action == "receive_update":
+            # Who may send an update depends on its round, which the lifecycle knows.
+            return [IsAuthenticated()]
         return super().get_permissions()
 
 
