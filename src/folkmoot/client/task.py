@@ -16,16 +16,16 @@ ENDS = (NotificationType.TRAINING_FINISHED, NotificationType.CLIENT_REMOVED)
 class Task:
     """Train, or evaluate, the model `model_id` in a round of a training.
 
-    `round` counts from 0; in an evaluation it is the number of rounds that made the model. `attempt` counts from 1: a
-    round that got too few updates in time is tried again. `local` is what the actor wrote into the training's
-    `options.local`.
+    `round` counts from 0; in an evaluation it is the number of rounds that made the model. `local` is what the actor
+    wrote into the training's `options.local`. `attempt` counts from 1: a round that got too few updates in time is
+    tried again.
     """
 
     training_id: str
     model_id: str
     round: int
-    attempt: int = 1
     local: dict[str, Any] = field(default_factory=dict)
+    attempt: int = 1
 
     @classmethod
     def of(cls, notification: Notification) -> Task:
@@ -34,8 +34,8 @@ class Task:
             notification.training_id,
             body["global_model_uuid"],
             int(body["round"]),
-            int(body.get("attempt", 1)),
             dict(body.get("local") or {}),
+            int(body.get("attempt", 1)),
         )
 
 
