@@ -107,10 +107,7 @@ class BlockLoop:
     def _read(self, source: Source, block: Block, values: Float64s) -> None:
         raw = self._buffer("raw", block).view(np.uint8)[: block.count * block.dtype.itemsize]
         source.read_into(block.offset, raw.data)
-        if block.dtype.kind == "b":
-            np.not_equal(raw, 0, out=values)  # other bytes than 0 and 1 have no defined value as bool
-        else:
-            np.copyto(values, raw.view(block.dtype))
+        np.copyto(values, raw.view(block.dtype))
 
     def _buffer(self, name: str, block: Block) -> Float64s:
         """A buffer of this thread's own, made once for the largest block."""
