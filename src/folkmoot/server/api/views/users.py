@@ -8,12 +8,11 @@ from django.db.models import QuerySet
 from drf_spectacular.utils import extend_schema
 from rest_framework import mixins, status
 from rest_framework.decorators import action
-from rest_framework.parsers import FormParser
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from folkmoot.server.accounts.models import Token, User
-from folkmoot.server.api.parsers import JSONParser
+from folkmoot.server.api.parsers import FormParser, JSONParser
 from folkmoot.server.api.permissions import RegistrationIsOpen
 from folkmoot.server.api.serializers.users import (
     IssuedTokenSerializer,
