@@ -10,7 +10,9 @@ from django.conf import settings
 
 from folkmoot.errors import NotAllowed, Unavailable
 
-NAT64 = ipaddress.ip_network("64:ff9b::/96")
+# Ways into a private network that not every Python's `is_global` knows: protocol assignments, IPv4-compatible,
+# NAT64 (everybody's and one's own) and site-local addresses.
+INDIRECT = tuple(map(ipaddress.ip_network, ("192.0.0.0/24", "::/96", "64:ff9b::/96", "64:ff9b:1::/48", "fec0::/10")))
 
 
 def address_to_reach(endpoint: str) -> str:
@@ -44,6 +46,6 @@ def _may_be_reached(text: str) -> bool:
         carried = address.ipv4_mapped or address.sixtofour
         if carried is not None:
             address = carried
-        elif address in NAT64:
-            return False
-    return address.is_loopback or (address.is_global and not address.is_multicast)
+    if address.is_loopback:
+        return True
+    return address.is_global and not address.is_multicast and not any(address in network for network in INDIRECT)
