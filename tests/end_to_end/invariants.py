@@ -1,0 +1,217 @@
+"""What PROMISES.md says always holds, read off the database and the blobs themselves (I1 to I5 and I7)."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import sqlite3
+import tempfile
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import numpy as np
+from harness import Place
+
+from folkmoot.aggregation import Update, aggregate_files, find_strategy
+from folkmoot.tensors import Schema, open_tensors
+
+Row = dict[str, Any]
+
+GRACE = timedelta(seconds=60)
+"""How long after its deadline a round may still be open, however slow the machine."""
+FINAL_ROUND_STATES = ("CLOSED", "FAILED")
+AGGREGATED_ROUND_STATES = ("TESTING", "CLOSED")
+REFERENCES = (("registry_model", "template_sha256"), ("registry_checkpoint", "sha256"), ("trainings_update", "sha256"))
+
+
+def check_history(place: Place, *, failed: bool = False) -> None:
+    """Assert the invariants; the server may be running. `failed`: trainings that ended in an error are expected."""
+    with _snapshot(place) as database:
+        tables = Tables(database)
+    _check_accepted(tables, place)
+    for training in tables.trainings:
+        _check_rounds(tables, training, failed=failed)
+        _check_aggregates(tables, training, place)
+    _check_checkpoints(tables, place)
+    _check_blobs(tables, place)
+    _check_secrets(place)
+
+
+class Tables:
+    """The rows that matter, all of one moment, with every id as a UUID in text."""
+
+    def __init__(self, rows: Any) -> None:
+        self.trainings = rows("SELECT * FROM trainings_training")
+        self.rounds = rows("SELECT * FROM trainings_round ORDER BY training_id, number")
+        self.cohorts = rows("SELECT * FROM trainings_round_cohort")
+        self.updates = rows("SELECT * FROM trainings_update")
+        self.models = rows("SELECT * FROM registry_model")
+        self.checkpoints = rows("SELECT * FROM registry_checkpoint ORDER BY model_id, round")
+        self.events = rows("SELECT * FROM outbox_event ORDER BY id")
+        self.notifications = rows("SELECT * FROM notifications_notification ORDER BY recipient_id, number")
+
+    def rounds_of(self, training: Row) -> list[Row]:
+        return [each for each in self.rounds if each["training_id"] == training["id"]]
+
+    def updates_in(self, current: Row) -> list[Row]:
+        return [update for update in self.updates if update["round_id"] == current["id"]]
+
+    def events_of(self, training: Row, kind: str) -> list[Row]:
+        return [event for event in self.events if event["subject"] == training["id"] and event["kind"] == kind]
+
+
+def read(place: Place, query: str) -> list[Row]:
+    """The rows that a query finds, with every id as a UUID in text."""
+    with _snapshot(place) as rows:
+        return rows(query)
+
+
+def _check_accepted(tables: Tables, place: Place) -> None:
+    """I1: what was answered with 2xx is there, once, in the round it was sent for."""
+    numbers = {each["id"]: (each["training_id"], each["number"]) for each in tables.rounds}
+    stored = {(*numbers[each["round_id"]], each["participant_id"]): each["id"] for each in tables.updates}
+    assert len(stored) == len(tables.updates), "a participant has two updates in one round"
+    for answer in place.accepted:
+        key = answer["training"], answer["round"], answer["participant"]
+        assert stored.get(key) == answer["update_id"], f"answered with 2xx, and lost: {answer}"
+
+
+def _check_rounds(tables: Tables, training: Row, *, failed: bool) -> None:
+    """I3: numbers grow by one, one round at most is under way, none outlives its deadline, no event came twice."""
+    rounds = tables.rounds_of(training)
+    numbers = [each["number"] for each in rounds]
+    first = numbers[0] if numbers else 0
+    assert numbers == list(range(first, first + len(numbers))), numbers
+    open_ones = [each for each in rounds if each["state"] not in FINAL_ROUND_STATES]
+    assert open_ones in ([], rounds[-1:]), rounds
+    assert training["state"] in ("IOCE" if failed else "IOC"), training["reason"]
+    assert len(open_ones) == (training["state"] == "O"), (training["state"], rounds)
+    if training["state"] == "C":
+        assert len(rounds) == training["target_num_updates"]
+    now = datetime.now(UTC)
+    overdue = [each for each in open_ones if each["state"] != "AGGREGATING" and _utc(each["closes_at"]) + GRACE < now]
+    assert not overdue, overdue
+    for kind, states in (("round_full", ("AGGREGATING", "TESTING", "CLOSED")), ("round_closed", ("CLOSED",))):
+        told = [event["payload"]["round"] for event in tables.events_of(training, kind)]
+        assert told == [each["number"] for each in rounds if each["state"] in states], (kind, told)
+    received = len(tables.events_of(training, "update_received"))
+    assert received == sum(len(tables.updates_in(each)) for each in rounds), received
+    assert len(tables.events_of(training, "training_finished")) == (training["state"] == "C")
+
+
+def _check_aggregates(tables: Tables, training: Row, place: Place) -> None:
+    """I1 and I2: each round's checkpoint is, byte for byte, what its updates make of the checkpoint before."""
+    checkpoints = {each["round"]: each for each in tables.checkpoints if each["model_id"] == training["model_id"]}
+    strategy = find_strategy(training["aggregation_method"], training["options"].get("aggregation", {}))
+    aggregated = [each for each in tables.rounds_of(training) if each["state"] in AGGREGATED_ROUND_STATES]
+    for current in aggregated:
+        updates = tables.updates_in(current)
+        cohort = {each["user_id"] for each in tables.cohorts if each["round_id"] == current["id"]}
+        answered = {update["participant_id"] for update in updates}
+        assert cohort <= answered or "min_updates" in training["options"], "aggregated without all of the cohort"
+        inputs = [_as_input(update, place) for update in updates]
+        with tempfile.TemporaryDirectory() as folder:
+            base = _blob(place, checkpoints[current["number"]]["sha256"])
+            expected = aggregate_files(strategy, base, inputs, Path(folder, "expected")).sha256
+        assert checkpoints[current["number"] + 1]["sha256"] == expected, f"round {current['number']}"
+    model = next(each for each in tables.models if each["id"] == training["model_id"])
+    assert model["round"] == max(checkpoints), "the model's round is not its last checkpoint's"
+    if aggregated:
+        assert model["round"] == aggregated[-1]["number"] + 1
+
+
+def _check_checkpoints(tables: Tables, place: Place) -> None:
+    """I2 and I5: one a round, finite, with the tensors of the first."""
+    for model, group in groupby(tables.checkpoints, key=lambda each: each["model_id"]):
+        checkpoints = list(group)
+        rounds = [each["round"] for each in checkpoints]
+        assert rounds == list(range(rounds[0], rounds[0] + len(rounds))), (model, rounds)
+        opened = [open_tensors(_blob(place, each["sha256"])) for each in checkpoints]
+        assert all(np.isfinite(tensor).all() for tensors in opened for tensor in tensors.values())
+        assert all(Schema.of(tensors) == Schema.of(opened[0]) for tensors in opened)
+
+
+def _check_blobs(tables: Tables, place: Place) -> None:
+    """I4: no row points to nothing, and every blob has the name of its bytes."""
+    rows = {"registry_model": tables.models, "registry_checkpoint": tables.checkpoints}
+    rows["trainings_update"] = tables.updates
+    for table, column in REFERENCES:
+        for row in rows[table]:
+            path = _blob(place, row[column])
+            assert path.exists(), f"{table} {row['id']} points to a blob that is not there"
+            assert path.stat().st_size == row.get("num_bytes", path.stat().st_size)
+    for path in place.blobs.glob("??/*"):
+        with contextlib.suppress(FileNotFoundError):  # the sweep of a running server
+            assert hashlib.sha256(path.read_bytes()).hexdigest() == path.name
+
+
+def orphans(place: Place) -> set[str]:
+    """The blobs that no row points to."""
+    with _snapshot(place) as rows:
+        wanted = {row[column] for table, column in REFERENCES for row in rows(f"SELECT {column} FROM {table}")}
+    return {path.name for path in place.blobs.glob("??/*")} - wanted
+
+
+def _check_secrets(place: Place) -> None:
+    """I7: no token, password or key in the log or the database."""
+    key = (place.data_dir / "secret_key").read_text().strip()
+    written = place.log + _dump(place)
+    assert not [secret for secret in (*place.secrets, key) if secret in written]
+
+
+def _blob(place: Place, sha256: str) -> Path:
+    return place.blobs / sha256[:2] / sha256
+
+
+def _as_input(update: Row, place: Place) -> Update:
+    return Update(id=update["participant_id"], path=_blob(place, update["sha256"]), num_examples=update["num_examples"])
+
+
+@contextlib.contextmanager
+def _snapshot(place: Place) -> Iterator[Any]:
+    """A function from a query to its rows; all that it is asked has the answers of one moment."""
+    if place.database_url:
+        import psycopg
+        from psycopg.rows import dict_row
+
+        with psycopg.connect(place.database_url, row_factory=dict_row) as connection:
+            connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+            yield lambda query: [_plain(row) for row in connection.execute(query)]
+        return
+    with contextlib.closing(sqlite3.connect(place.sqlite, timeout=30, isolation_level=None)) as connection:
+        connection.row_factory = sqlite3.Row
+        connection.execute("BEGIN")
+        yield lambda query: [_plain(dict(row)) for row in connection.execute(query)]
+
+
+def _plain(row: Row) -> Row:
+    return {name: _plain_value(name, value) for name, value in row.items()}
+
+
+def _plain_value(name: str, value: Any) -> Any:
+    if isinstance(value, UUID):
+        return str(value)
+    if isinstance(value, str) and name in ("payload", "options", "body"):
+        return json.loads(value)
+    if isinstance(value, str) and len(value) == 32 and (name == "subject" or name.endswith("id")):
+        return str(UUID(value))
+    return value
+
+
+def _utc(moment: Any) -> datetime:
+    found = datetime.fromisoformat(moment) if isinstance(moment, str) else moment
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+
+def _dump(place: Place) -> str:
+    with _snapshot(place) as rows:
+        if place.database_url:
+            names = [row["tablename"] for row in rows("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")]
+        else:
+            names = [row["name"] for row in rows("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        return "".join(str(rows(f'SELECT * FROM "{name}"')) for name in names)

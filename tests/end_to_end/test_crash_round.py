@@ -1,0 +1,139 @@
+"""R2: the server is killed at every point of what it does on its own, and in every state of a round."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from harness import Observer, Participants, finish, play_round, wait_until
+from invariants import read
+
+ROUNDS = 2
+POINTS = (
+    "round_opened.claimed",
+    "round_opened.before_notify",
+    "round_full.claimed",
+    "round_full.loaded:2",
+    "round_full.summed",
+    "round_full.blob_written",
+    "round_full.before_commit",
+    "round_full.after_commit",
+    "test_opened.claimed",
+    "test_opened.before_notify",
+    # Between the aggregation and the next round's notifications.
+    "round_opened.claimed:2",
+    "round_opened.before_notify:2",
+    "training_finished.claimed",
+)
+
+
+@pytest.fixture
+def final_model(world, backend, request, undisturbed):
+    """A function that gives what the model is after so many rounds of so many participants if nothing goes wrong."""
+    template = request.getfixturevalue(f"{backend}_template")
+    return lambda participants, rounds: undisturbed(template, participants, rounds)
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_a_server_killed_at_a_point_of_its_own_work_ends_the_training_as_if_nothing_had_been(world, point, final_model):
+    accounts = world.participants(3)
+    world.server.start(fault=point)
+    training_id = world.create_training(accounts, rounds=ROUNDS)
+    with Participants(world, accounts) as participants, Observer(world, training_id):
+        world.start_on_a_dying_server(training_id)
+        world.server.wait_for_death()
+        world.server.start()
+        training = world.wait_for_end(training_id)
+        told = wait_until(lambda: everybody_told_of_the_end(world), "everybody to hear of the end")
+
+    assert told == {account.id for account in (*accounts, world.actor)}
+    assert world.weights(training_id)[1] == final_model(3, ROUNDS)
+    assert [len(each["arrived"]) for each in training["rounds"]] == [3] * ROUNDS
+    assert participants.trained == {account.name: [0, 1] for account in accounts}
+
+
+def everybody_told_of_the_end(world):
+    told = read(world.place, "SELECT recipient_id FROM notifications_notification WHERE type = 'TRAINING_FINISHED'")
+    return {row["recipient_id"] for row in told}
+
+
+def nobody_has_answered(world, training_id, accounts):
+    """The round collects."""
+
+
+def half_of_the_updates_are_in(world, training_id, accounts):
+    for account in accounts[:2]:
+        assert world.send(world.update_of(account, training_id, 0)).status_code == 201
+
+
+def the_model_is_to_be_tested(world, training_id, accounts):
+    play_round(world, accounts, training_id, 0)
+    world.wait_for_round(training_id, 0, "TESTING")
+
+
+def half_of_the_metrics_are_in(world, training_id, accounts):
+    the_model_is_to_be_tested(world, training_id, accounts)
+    for account in accounts[:2]:
+        assert world.answer_test(account, training_id).status_code == 201
+
+
+def the_next_round_is_open(world, training_id, accounts):
+    the_model_is_to_be_tested(world, training_id, accounts)
+    for account in accounts:
+        assert world.answer_test(account, training_id).status_code == 201
+    world.wait_for_round(training_id, 1)
+
+
+MOMENTS = (
+    nobody_has_answered,
+    half_of_the_updates_are_in,
+    the_model_is_to_be_tested,
+    half_of_the_metrics_are_in,
+    the_next_round_is_open,
+)
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_server_killed_in_any_state_of_a_round_goes_on_from_there(world, moment, final_model):
+    accounts = world.participants(4)
+    world.server.start()
+    training_id = world.started(accounts, rounds=ROUNDS)
+    moment(world, training_id, accounts)
+    before = world.training(training_id)
+
+    world.server.kill_and_start()
+
+    assert world.training(training_id) == before
+    finish(world, accounts, training_id)
+    assert world.weights(training_id)[1] == final_model(4, ROUNDS)
+
+
+def test_a_server_killed_again_and_again_at_random_ends_the_training_as_if_nothing_had_been(world, final_model):
+    seed = random.randrange(10**6)
+    print("seed", seed)
+    dice = random.Random(seed)
+    accounts = world.participants(3)
+    world.server.start()
+    training_id = world.create_training(accounts, rounds=8)
+    with Participants(world, accounts) as participants, Observer(world, training_id):
+        world.start(training_id)
+        for _ in range(4):
+            wait_until(lambda: dice.random() < 0.1, "the dice")
+            world.server.kill_and_start()
+        world.wait_for_end(training_id)
+
+    assert participants.trained == {account.name: list(range(8)) for account in accounts}
+    assert world.weights(training_id)[1] == final_model(3, 8)
+
+
+def test_an_update_whose_answer_was_lost_with_the_server_is_not_trained_again(world):
+    accounts = world.participants(2)
+    world.server.start(fault="upload.after_commit:2")
+    training_id = world.create_training(accounts, rounds=ROUNDS)
+    with Participants(world, accounts) as participants:
+        world.start_on_a_dying_server(training_id)
+        world.server.wait_for_death()
+        world.server.start()
+        world.wait_for_end(training_id)
+
+    assert participants.trained == {account.name: [0, 1] for account in accounts}

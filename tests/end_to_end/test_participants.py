@@ -1,0 +1,62 @@
+"""A participant is killed while it trains; the training waits for it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from harness import Participants
+
+PARTICIPANT = Path(__file__).parent / "participant.py"
+
+
+@contextlib.contextmanager
+def participant(world, account, *, waits):
+    """A participant's process; with `waits` it never ends its training."""
+    process = subprocess.Popen(
+        [sys.executable, str(PARTICIPANT), account.name, "waits" if waits else "works"],
+        env={**os.environ, "FOLKMOOT_URL": world.server.url, "FOLKMOOT_TOKEN": account.token},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_a_participant_killed_while_training_and_started_again_completes_the_round(world, undisturbed, sqlite_template):
+    ann, *others = world.participants(3)
+    world.server.start()
+    training_id = world.create_training([ann, *others], rounds=2)
+    with Participants(world, others):
+        world.start(training_id)
+        with participant(world, ann, waits=True) as first:
+            assert first.stdout.readline() == "training round 0\n"
+            first.kill()
+        assert world.round_state(training_id, 0) == "OPEN"
+        with participant(world, ann, waits=False) as second:
+            world.wait_for_end(training_id)
+            second.terminate()
+            assert second.communicate(timeout=30)[0] == "training round 0\ntraining round 1\n"
+            assert second.returncode == 0
+
+    assert world.weights(training_id)[1] == undisturbed(sqlite_template, 3, 2)
+
+
+def test_a_participant_that_comes_late_finds_the_work_that_waits_for_it(world):
+    ann, *others = world.participants(2)
+    world.server.start()
+    training_id = world.started([ann, *others], rounds=1)
+    with Participants(world, others):
+        world.wait_for_round(training_id, 0)
+        with Participants(world, [ann]) as late:
+            world.wait_for_end(training_id)
+
+    assert late.trained == {"ann": [0]}

@@ -1,0 +1,79 @@
+"""A process that does a server's work next to others like it, as many machines on one database would: run by tests."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+from uuid import uuid4
+
+
+def record_events(count: int) -> list[str]:
+    """Make events of trainings that are not there, so that there is nothing to do but to claim them."""
+    from django.db import transaction
+
+    from folkmoot.server.outbox.events import record
+
+    with transaction.atomic():
+        return [str(record(uuid4(), "training_finished").pk) for _ in range(count)]
+
+
+def handle_events(threads: int) -> list[int]:
+    """Claim and handle events with so many workers at once, until there are none; return how many each had."""
+    from folkmoot.server.outbox.events import handle_next_event, release_leases
+    from folkmoot.server.outbox.models import Lane
+
+    release_leases()
+
+    def work() -> int:
+        count = 0
+        while handle_next_event(Lane.TRAININGS):
+            count += 1
+        return count
+
+    return at_once(work, threads)
+
+
+def handle_again(kind: str, times: int) -> list[None]:
+    """Give the newest event of this kind to its handler, so many times at once and then so many times more."""
+    from folkmoot.server.outbox.models import Event
+    from folkmoot.server.trainings import handlers
+
+    handle: Callable[[Event], None] = {
+        "round_opened": handlers.announce_round,
+        "round_full": handlers.aggregate_round,
+        "test_opened": handlers.announce_test,
+        "training_finished": handlers.announce_end,
+    }[kind]
+    event = Event.objects.filter(kind=kind).latest("pk")
+    at_once(lambda: handle(event), times)
+    return [handle(event) for _ in range(times)]
+
+
+def at_once(call: Callable[[], Any], threads: int) -> list[Any]:
+    from concurrent.futures import ThreadPoolExecutor
+
+    barrier = threading.Barrier(threads)
+
+    def together(_: int) -> Any:
+        barrier.wait(timeout=30)
+        return call()
+
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(together, range(threads)))
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "folkmoot.server.settings")
+    import django
+
+    django.setup()
+    commands = {"record_events": record_events, "handle_events": handle_events, "handle_again": handle_again}
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
+    sys.stdin.readline()  # whoever started several lets all go at once
+    arguments = [int(given) if given.isdigit() else given for given in sys.argv[2:]]
+    sys.stdout.write(json.dumps(commands[sys.argv[1]](*arguments)))
