@@ -49,8 +49,9 @@ class Child:
 class Children:
     """The processes of one demo, with their files in `folder`."""
 
-    def __init__(self, folder: Path, interrupts: Interrupts) -> None:
+    def __init__(self, folder: Path, interrupts: Interrupts, *, patience: float = PATIENCE_SECONDS) -> None:
         self._folder = folder
+        self._patience = patience
         self._interrupts = interrupts
         self._children: list[Child] = []
 
@@ -91,7 +92,7 @@ class Children:
         for child in reversed(self._children):
             child.process.terminate()
             try:
-                child.process.wait(PATIENCE_SECONDS)
+                child.process.wait(self._patience)
             except subprocess.TimeoutExpired:
                 os.killpg(child.process.pid, signal.SIGKILL)
                 child.process.wait()

@@ -18,7 +18,7 @@ from folkmoot.errors import FolkmootError
 from folkmoot.protocol.states import TrainingState
 from folkmoot.tensors import open_tensors
 
-PAUSE_SECONDS = 0.05
+PAUSE_SECONDS = 0.1
 
 
 class Following:

@@ -32,7 +32,8 @@ def train_one_round(
 
 def main() -> None:
     examples, number = Examples.load(Path(sys.argv[1])), int(sys.argv[2])
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    logging.basicConfig(format="%(asctime)s %(message)s")
+    logging.getLogger("folkmoot").setLevel(logging.INFO)
     app = Participant.from_env()
 
     @app.train

@@ -129,7 +129,8 @@ def _start_participants(children: Children, users: Federation, split: Split, url
     for number, (user, share) in enumerate(zip(users.participants, split.shares, strict=True), 1):
         path = folder / f"share-{number}.npz"
         share.save(path)
-        environment = {"FOLKMOOT_URL": url, "FOLKMOOT_TOKEN": user.token, **ONE_THREAD}
+        # Their temporary files go with ours, even if they cannot remove them themselves.
+        environment = {"FOLKMOOT_URL": url, "FOLKMOOT_TOKEN": user.token, "TMPDIR": str(folder), **ONE_THREAD}
         arguments = ["-m", "folkmoot.demo.participant", str(path), str(number)]
         children.start(f"participant-{number}", arguments, environment)
     while not all(any(word["event"] == READY for word in said(output)) for output in children.outputs):
