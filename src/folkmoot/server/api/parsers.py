@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, BinaryIO
 
 from django.conf import settings
@@ -11,17 +14,19 @@ from folkmoot.errors import InvalidInput, TooLarge
 
 MAX_DEPTH = 32
 """How deep lists and objects may be nested; deeper ones are trouble for databases and for whoever reads them."""
+# JSON can spell them, but a lone half of a surrogate pair cannot be sent, and PostgreSQL keeps no NUL.
+NO_TEXT = re.compile(r"[\0\ud800-\udfff]")
 
 
 class JSONParser(parsers.JSONParser):
-    """One JSON object of a limited size and depth."""
+    """One JSON object of a limited size and depth, all of its text such as can be kept and shown."""
 
     def parse(self, stream: BinaryIO, media_type: str | None = None, parser_context: Any = None) -> Any:
         _check_size(parser_context)
         parsed = super().parse(stream, media_type, parser_context)
         if not isinstance(parsed, dict):
             raise InvalidInput("the body must be a JSON object")
-        _check_depth(parsed)
+        _check_contents(parsed)
         return parsed
 
 
@@ -36,7 +41,8 @@ class FormParser(parsers.FormParser):
 
     def parse(self, stream: BinaryIO, media_type: str | None = None, parser_context: Any = None) -> Any:
         _check_size(parser_context)
-        return super().parse(stream, media_type, parser_context)
+        with _charset_checked():
+            return super().parse(stream, media_type, parser_context)
 
 
 class MultiPartParser(parsers.MultiPartParser):
@@ -44,7 +50,8 @@ class MultiPartParser(parsers.MultiPartParser):
 
     def parse(self, stream: BinaryIO, media_type: str | None = None, parser_context: Any = None) -> Any:
         try:
-            return super().parse(stream, media_type, parser_context)
+            with _charset_checked():
+                return super().parse(stream, media_type, parser_context)
         except BaseException:
             for handler in parser_context["request"].upload_handlers:
                 handler.upload_interrupted()
@@ -57,10 +64,29 @@ def _check_size(parser_context: Any) -> None:
         raise TooLarge(f"the body has {length:,} bytes; the limit for one without files is {settings.MAX_JSON_BYTES:,}")
 
 
-def _check_depth(parsed: Any) -> None:
-    level = [parsed]
+def _check_contents(parsed: dict[str, Any]) -> None:
+    """Level by level: recursion would end where Python's stack does."""
+    level: list[Any] = [parsed]
     for _ in range(MAX_DEPTH):
-        inner = [value for each in level for value in (each.values() if isinstance(each, dict) else each)]
-        level = [value for value in inner if isinstance(value, dict | list)]
+        parts = [part for each in level for part in _parts(each)]
+        if any(isinstance(part, str) and NO_TEXT.search(part) for part in parts):
+            raise InvalidInput("the request has a text with a NUL or with half of a surrogate pair in it")
+        level = [part for part in parts if isinstance(part, dict | list)]
     if level:
         raise InvalidInput(f"the request is nested too deeply; {MAX_DEPTH} levels are taken")
+
+
+def _parts(value: dict[str, Any] | list[Any]) -> Iterator[Any]:
+    if isinstance(value, dict):
+        yield from value.keys()
+        yield from value.values()
+    else:
+        yield from value
+
+
+@contextmanager
+def _charset_checked() -> Iterator[None]:
+    try:
+        yield
+    except UnicodeError as error:
+        raise InvalidInput("the body is not in the charset that it names") from error
