@@ -39,10 +39,10 @@ def parse_header(file: bytes | memoryview, limits: Limits) -> Header:
 
 def _text(file: bytes | memoryview, limits: Limits) -> bytes:
     length = int.from_bytes(file[:_LENGTH_BYTES], "little")
-    if len(file) > _LENGTH_BYTES and length > limits.max_header_bytes:
+    if length > limits.max_header_bytes:
         raise TooLarge(f"the header claims {length} bytes; at most {limits.max_header_bytes} are taken")
     text = bytes(file[_LENGTH_BYTES : _LENGTH_BYTES + length])
-    if len(file) < _LENGTH_BYTES or len(text) < length:
+    if len(text) < length:
         raise InvalidFile("the file ends within its header")
     if not text.startswith(b"{"):
         raise InvalidFile("the header is not a JSON object")
