@@ -5,12 +5,12 @@ from __future__ import annotations
 import secrets
 from datetime import datetime
 
-from django.db import transaction
+from django.db import IntegrityError, transaction
 
+from folkmoot.errors import InvalidValue
 from folkmoot.server.accounts.models import Token, User
 
 
-@transaction.atomic
 def register(
     *,
     username: str,
@@ -25,20 +25,24 @@ def register(
 ) -> tuple[User, str]:
     """Make a user with a first token; return both, the token in plain for this one time.
 
-    Without a password only tokens sign in.
+    Without a password only tokens sign in. Raises InvalidValue where the name is taken, if only this very moment.
     """
-    user = User.objects.create_user(
-        username,
-        email,
-        password,
-        first_name=first_name,
-        last_name=last_name,
-        actor=actor,
-        client=client,
-        message_endpoint=message_endpoint,
-        is_staff=is_staff,
-    )
-    _, plain = issue_token(user, name="first")
+    try:
+        with transaction.atomic():
+            user = User.objects.create_user(
+                username,
+                email,
+                password,
+                first_name=first_name,
+                last_name=last_name,
+                actor=actor,
+                client=client,
+                message_endpoint=message_endpoint,
+                is_staff=is_staff,
+            )
+            _, plain = issue_token(user, name="first")
+    except IntegrityError as error:
+        raise InvalidValue("A user with that username already exists.") from error
     return user, plain
 
 
