@@ -306,6 +306,11 @@ def test_a_malformed_file_is_refused_in_our_words(path, content):
     assert "Expecting" not in caught.value.message  # the words of the standard library's JSON parser
 
 
+def test_a_header_of_very_many_lists_is_too_large_to_be_parsed(path):
+    with pytest.raises(TooLarge, match="more than 100000 tensors"):
+        opened(path, MALFORMED["very many lists"])
+
+
 def test_a_truncated_file_is_refused_wherever_it_ends(path):
     content = save(SAMPLE, metadata={"format": "np"})
 

@@ -54,7 +54,7 @@ def _strict_json(text: bytes, limits: Limits) -> dict[str, Any]:
     if text.count(b"[") + text.count(b"{") > 8 * limits.max_tensors:
         raise TooLarge(f"the file has more than {limits.max_tensors} tensors")
     try:
-        entries = json.loads(
+        entries: dict[str, Any] = json.loads(
             text.decode(),
             object_pairs_hook=_without_duplicates,
             parse_float=_refuse_number,
@@ -62,8 +62,6 @@ def _strict_json(text: bytes, limits: Limits) -> dict[str, Any]:
         )
     except (ValueError, RecursionError):
         raise InvalidFile("the header is not valid JSON") from None
-    if not isinstance(entries, dict):
-        raise InvalidFile("the header is not a JSON object")
     return entries
 
 
