@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import logging
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -24,7 +26,7 @@ import numpy as np
 from folkmoot.client import Hub, Participant
 from folkmoot.tensors import Tensors, open_tensors, write_tensors
 
-HERE = Path(__file__).parent
+logger = logging.getLogger(__name__)
 QUICK = {
     "FOLKMOOT_LEASE_SECONDS": "1",
     "FOLKMOOT_SWEEP_SECONDS": "0.2",
@@ -48,6 +50,13 @@ def wait_until(condition: Callable[[], Any], what: str, *, seconds: float = 30) 
         time.sleep(pause)
         pause = min(pause * 1.3, 0.1)  # or the asking slows down what is asked about
     return found
+
+
+def seeded_dice() -> random.Random:
+    """Random moments; the log of a test that fails names the seed."""
+    seed = random.randrange(10**6)
+    logger.warning("seed %d", seed)
+    return random.Random(seed)
 
 
 def at_once(*calls: Callable[[], Any]) -> list[Any]:
@@ -319,8 +328,8 @@ class Outgoing:
 
 
 def initial_model() -> dict[str, np.ndarray]:
-    random = np.random.default_rng(1)
-    return {"bias": np.float32(random.normal(size=3)), "weight": np.float32(random.normal(size=(4, 3)))}
+    noise = np.random.default_rng(1)
+    return {"bias": np.float32(noise.normal(size=3)), "weight": np.float32(noise.normal(size=(4, 3)))}
 
 
 def trained(weights: Tensors, name: str, round: int) -> dict[str, np.ndarray]:
@@ -329,8 +338,8 @@ def trained(weights: Tensors, name: str, round: int) -> dict[str, np.ndarray]:
     The participants' ids are those of the template, and so the order in which updates are summed is the same in
     every run: two runs end with the same bytes, or something was lost, doubled or mixed up.
     """
-    random = np.random.default_rng([*name.encode(), round])
-    return {key: np.float32(value * 0.9 + random.normal(size=value.shape)) for key, value in weights.items()}
+    noise = np.random.default_rng([*name.encode(), round])
+    return {key: np.float32(value * 0.9 + noise.normal(size=value.shape)) for key, value in weights.items()}
 
 
 def num_examples(name: str) -> int:

@@ -60,8 +60,14 @@ def stopped_before():
     return play
 
 
-@pytest.mark.parametrize("kind", ["round_opened", "round_full", "test_opened", "training_finished"])
-@on_both
+KINDS = ("round_opened", "round_full", "test_opened", "training_finished")
+
+
+@pytest.mark.parametrize(
+    ("backend", "kind"),
+    [*(("sqlite", kind) for kind in KINDS), *(("postgres", kind) for kind in KINDS[:2])],
+    indirect=["backend"],
+)
 def test_an_event_that_is_handled_ten_times_has_its_consequences_once(world, stopped_before, kind):
     training_id, accounts = stopped_before(world, kind)
 
@@ -103,6 +109,20 @@ def test_eight_updates_at_the_same_instant_all_count_once_in_twenty_rounds(world
 
 
 @on_both
+def test_eight_transactions_at_the_same_instant_fill_each_of_twenty_rounds(world):
+    """Without HTTP in between, which would put them one after another: this fails without the lock on the training."""
+    world.server.start()
+    training_id = world.started(world.participants(8), rounds=20, tests="never")
+    world.server.kill()
+
+    (counts,) = run_workers(world, "fill_rounds", training_id, 20)
+
+    assert counts == [8] * 20
+    world.server.start()
+    assert world.training(training_id)["state"] == "C"
+
+
+@on_both
 def test_eight_answers_to_a_test_at_the_same_instant_close_it_once(world):
     accounts = world.participants(8)
     world.server.start()
@@ -131,13 +151,13 @@ def test_of_ten_starts_at_once_one_starts(world):
 def test_twenty_writers_at_once_are_all_served(world):
     world.server.start()
     ann = world.accounts["ann"]
-    training_ids = [world.create_training([ann], rounds=1) for _ in range(5)]
+    starts = [f"/api/trainings/{world.create_training([ann], rounds=1)}/start/" for _ in range(5)]
     path = f"/api/models/{world.model_id}/metrics/"
     form = {"metric_names": ["loss"], "metric_values": ["1"]}
 
     answers = at_once(
         *[lambda: world.call(world.actor, "POST", path, data=form)] * 10,
-        *[lambda id=id: world.call(ann, "POST", f"/api/trainings/{id}/start/") for id in training_ids],
+        *[lambda start=start: world.call(ann, "POST", start) for start in starts],
         *[lambda: world.call(world.actor, "POST", "/api/tokens/", json={"name": "more"})] * 5,
     )
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import random
-
 import pytest
-from harness import Observer, Participants, finish, play_round, wait_until
+from harness import Observer, Participants, finish, play_round, seeded_dice, wait_until
 from invariants import read
 
 ROUNDS = 2
@@ -109,9 +107,7 @@ def test_a_server_killed_in_any_state_of_a_round_goes_on_from_there(world, momen
 
 
 def test_a_server_killed_again_and_again_at_random_ends_the_training_as_if_nothing_had_been(world, final_model):
-    seed = random.randrange(10**6)
-    print("seed", seed)
-    dice = random.Random(seed)
+    dice = seeded_dice()
     accounts = world.participants(3)
     world.server.start()
     training_id = world.create_training(accounts, rounds=8)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import random
 import shutil
 from dataclasses import replace
 
 import pytest
-from harness import NAMES, Participants, Server, World, finish, wait_until
+from harness import NAMES, Participants, Server, World, finish, seeded_dice, wait_until
 from invariants import check_history
 
 ROUNDS = 6
@@ -17,9 +16,7 @@ COPIES = 4
 @pytest.fixture
 def copies(world, tmp_path):
     """Places as a power cut would have left them, at moments of one training that the dice chose."""
-    seed = random.randrange(10**6)
-    print("seed", seed)
-    dice = random.Random(seed)
+    dice = seeded_dice()
     accounts = world.participants(3)
     world.server.start()
     training_id = world.create_training(accounts, rounds=ROUNDS)

@@ -7,6 +7,8 @@ import os
 import sys
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -53,17 +55,49 @@ def handle_again(kind: str, times: int) -> list[None]:
     return [handle(event) for _ in range(times)]
 
 
+def fill_rounds(training_id: str, rounds: int) -> list[int]:
+    """Have all participants' updates counted at once, round after round; return how many were new in each."""
+    from folkmoot.server.outbox.events import handle_next_event
+    from folkmoot.server.outbox.models import Lane
+    from folkmoot.server.registry.intake import StoredTensors
+    from folkmoot.server.trainings import lifecycle
+    from folkmoot.server.trainings.models import Training
+
+    training = Training.objects.get(pk=training_id)
+    base = training.model.latest_checkpoint
+    # What is in the updates does not matter here: everybody sends the model as it was.
+    facts: dict[str, Any] = {"tensors": StoredTensors(base.sha256, base.num_bytes), "received_sha256": base.sha256}
+    facts |= {"num_examples": 1, "metrics": {}}
+    counts = []
+    for number in range(rounds):
+        participants = list(training.participants.all())
+        send = partial(lifecycle.receive_update, training, round=number, **facts)
+        calls = [partial(send, participant) for participant in participants]
+        counts.append(sum(is_new for _, is_new in all_at_once(calls)))
+        while handle_next_event(Lane.TRAININGS):
+            pass
+    return counts
+
+
 def at_once(call: Callable[[], Any], threads: int) -> list[Any]:
-    from concurrent.futures import ThreadPoolExecutor
+    return all_at_once([call] * threads)
 
-    barrier = threading.Barrier(threads)
 
-    def together(_: int) -> Any:
+def all_at_once(calls: list[Callable[[], Any]]) -> list[Any]:
+    from django.db import connection
+
+    barrier = threading.Barrier(len(calls))
+
+    def together(call: Callable[[], Any]) -> Any:
+        connection.ensure_connection()
         barrier.wait(timeout=30)
-        return call()
+        try:
+            return call()
+        finally:
+            connection.close()
 
-    with ThreadPoolExecutor(threads) as pool:
-        return list(pool.map(together, range(threads)))
+    with ThreadPoolExecutor(len(calls)) as pool:
+        return list(pool.map(together, calls))
 
 
 if __name__ == "__main__":
@@ -71,7 +105,7 @@ if __name__ == "__main__":
     import django
 
     django.setup()
-    commands = {"record_events": record_events, "handle_events": handle_events, "handle_again": handle_again}
+    commands = {each.__name__: each for each in (record_events, handle_events, handle_again, fill_rounds)}
     sys.stdout.write("ready\n")
     sys.stdout.flush()
     sys.stdin.readline()  # whoever started several lets all go at once
