@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import signal
 import socket
 import ssl
 from collections.abc import Callable, Iterator
@@ -164,5 +165,8 @@ class _Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         from folkmoot.server.notifications.wakeups import wakeups
 
-        super().handle_exit(sig, frame)
+        # Not uvicorn's own: that raises the signal again once it has stopped, which would end this process before its
+        # workers have finished what they are doing.
+        self.force_exit = self.should_exit and sig == signal.SIGINT
+        self.should_exit = True
         wakeups.close()
