@@ -180,6 +180,11 @@ def test_a_full_disk_is_said_and_leaves_nothing(tmp_path, size):
     assert not list(tmp_path.iterdir())
 
 
+def test_only_a_full_disk_is_called_one(path):
+    with pytest.raises(FileNotFoundError):
+        write_tensors(path / "no such folder" / "model", SAMPLE)
+
+
 # reading
 
 
