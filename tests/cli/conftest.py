@@ -1,0 +1,88 @@
+"""The command line as people use it: real processes, in an environment of their own."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FOLKMOOT = Path(sys.executable).with_name("folkmoot")
+READY = re.compile(r"Folkmoot is serving at (\S+) ")
+
+
+@pytest.fixture
+def environment():
+    """Of a shell in which nothing of Folkmoot is set, as narrow as the terminals of these tests."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("FOLKMOOT_", "DJANGO_"))}
+    return kept | {"COLUMNS": "100", "NO_COLOR": "1", "TERM": "dumb"}
+
+
+@pytest.fixture
+def folkmoot(environment, tmp_path):
+    """A function that runs a command to its end, in an empty folder."""
+
+    def run(*arguments, **variables):
+        return subprocess.run(
+            [FOLKMOOT, *map(str, arguments)],
+            env=environment | variables,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    return run
+
+
+@pytest.fixture
+def serve(environment, tmp_path):
+    """A function that starts a hub on a free port and returns its process and address; stopped in the end."""
+    started = []
+
+    def start(*arguments, **variables):
+        process = subprocess.Popen(
+            [FOLKMOOT, "serve", "--port", "0", *map(str, arguments)],
+            env=environment | variables,
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        started.append(process)
+        line = process.stdout.readline()
+        found = READY.match(line)
+        assert found, (line, process.stderr.read())
+        return process, found[1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture
+def taken_port():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
+
+
+@pytest.fixture
+def certificate(tmp_path):
+    """A certificate for 127.0.0.1 that it has signed itself, and its key."""
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"),
+            *("-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1", "-days", "1"),
+            *("-keyout", str(key), "-out", str(cert)),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    return cert, key

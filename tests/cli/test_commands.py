@@ -1,0 +1,214 @@
+"""Wrong input is one line that says what and what to do; right input does what it says."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import urllib.error
+import urllib.request
+
+import pytest
+
+
+def is_one_line(run, *words):
+    """Whether the command ended with exit code 2 and one line that has these words in it."""
+    assert run.returncode == 2, (run.returncode, run.stdout, run.stderr)
+    assert run.stdout == ""
+    assert len(run.stderr.splitlines()) == 1, run.stderr
+    assert run.stderr.startswith("folkmoot: ")
+    for word in words:
+        assert str(word) in run.stderr
+    return True
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ([], ["serve", "user", "demo", "--version"]),
+        (["serve"], ["--host", "--port", "--data-dir", "--tls-cert", "--tls-key"]),
+        (["user"], ["add"]),
+        (["user", "add"], ["--help", "--actor", "--staff", "--data-dir"]),
+        (["demo"], ["--participants", "--rounds", "--port", "--data-dir", "--keep", "--json"]),
+    ],
+)
+def test_every_command_says_how_it_is_used(folkmoot, tmp_path, command, words):
+    run = folkmoot(*command, "--help")
+
+    assert run.returncode == 0
+    for word in words:
+        assert word in run.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", [[], ["user"]])
+def test_without_a_command_the_commands_are_shown(folkmoot, command):
+    run = folkmoot(*command)
+
+    assert "add" in run.stdout or "serve" in run.stdout
+    assert "Traceback" not in run.stderr
+
+
+def test_the_version_is_shown(folkmoot):
+    run = folkmoot("--version")
+
+    assert (run.returncode, run.stdout.strip()) == (0, importlib.metadata.version("folkmoot"))
+
+
+@pytest.mark.parametrize(
+    ("command", "port"),
+    [("serve", "http"), ("serve", "-1"), ("serve", "70000"), ("serve", "80.5"), ("serve", ""), ("demo", "70000")],
+)
+def test_a_port_that_is_none_is_refused(folkmoot, command, port):
+    assert is_one_line(folkmoot(command, f"--port={port}"), "--port", f"folkmoot {command} --help")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (["fly"], "fly"),
+        (["serve", "--fly"], "--fly"),
+        (["serve", "extra"], "extra"),
+        (["user", "fly"], "fly"),
+        (["user", "add"], "Missing argument"),
+        (["demo", "--participants", "many"], "--participants"),
+    ],
+)
+def test_what_is_no_command_is_refused(folkmoot, arguments, word):
+    assert is_one_line(folkmoot(*arguments), word, "--help")
+
+
+# As root there is no folder that cannot be written, but these cannot be made.
+@pytest.mark.parametrize(
+    ("command", "folder"),
+    [
+        (["serve", "--port", "0"], "file/data"),
+        (["serve", "--port", "0"], "/proc/data"),
+        (["serve", "--port", "0"], "/dev/null"),
+        (["user", "add", "ada"], "file/data"),
+    ],
+)
+def test_a_data_folder_that_cannot_be_written_is_refused(folkmoot, tmp_path, command, folder):
+    (tmp_path / "file").touch()
+
+    run = folkmoot(*command, "--data-dir", folder)
+
+    assert is_one_line(run, "cannot write to the data folder", folder, "--data-dir")
+
+
+def test_a_port_in_use_is_told_so(folkmoot, taken_port):
+    assert is_one_line(folkmoot("serve", "--port", taken_port), f"port {taken_port}", "in use", "--port")
+
+
+def test_an_address_that_is_not_this_machines_is_refused(folkmoot):
+    assert is_one_line(folkmoot("serve", "--host", "192.0.2.1", "--port", "0"), "192.0.2.1", "--port")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("FOLKMOOT_MAX_UPLOAD_BYTES", "20 GB"),
+        ("FOLKMOOT_REGISTRATION", "ajar"),
+        ("FOLKMOOT_SWEEP_SECONDS", "0"),
+        ("FOLKMOOT_DATABASE_URL", "nonsense"),
+    ],
+)
+def test_a_wrong_environment_variable_is_named(folkmoot, name, value):
+    assert is_one_line(folkmoot("serve", "--port", "0", **{name: value}), name)
+
+
+def test_making_a_user_minds_the_environment_too(folkmoot):
+    assert is_one_line(folkmoot("user", "add", "ada", FOLKMOOT_LEASE_SECONDS="x"), "FOLKMOOT_LEASE_SECONDS")
+
+
+@pytest.mark.parametrize("option", ["--tls-cert", "--tls-key"])
+def test_a_certificate_needs_its_key(folkmoot, certificate, option):
+    assert is_one_line(folkmoot("serve", "--port", "0", option, certificate[0]), "--tls-cert and --tls-key")
+
+
+@pytest.mark.parametrize("what", ["missing", "no certificate", "swapped"])
+def test_a_certificate_that_cannot_be_used_is_refused(folkmoot, certificate, tmp_path, what):
+    cert, key = certificate
+    (tmp_path / "text").write_text("no certificate")
+    cert, key = {
+        "missing": (tmp_path / "missing", key),
+        "no certificate": (tmp_path / "text", key),
+        "swapped": (key, cert),
+    }[what]
+
+    assert is_one_line(
+        folkmoot("serve", "--port", "0", "--tls-cert", cert, "--tls-key", key), "--tls-cert", "--tls-key"
+    )
+
+
+# Users
+
+
+def test_a_user_is_made_and_its_token_works_at_a_hub_that_runs(folkmoot, serve, tmp_path):
+    _, url = serve("--data-dir", tmp_path / "data")
+
+    made = folkmoot("user", "add", "ada", "--actor", "--data-dir", tmp_path / "data")
+
+    assert (made.returncode, made.stderr) == (0, "")
+    token = made.stdout.strip()
+    assert len(token) == 40
+    myself = urllib.request.Request(f"{url}/api/users/myself/", headers={"Authorization": f"Token {token}"})
+    with urllib.request.urlopen(myself, timeout=30) as answer:
+        shown = json.load(answer)
+    assert (shown["username"], shown["actor"]) == ("ada", True)
+    for file in (tmp_path / "data").iterdir():
+        assert file.is_dir() or token.encode() not in file.read_bytes()
+
+    again = folkmoot("user", "add", "ada", "--data-dir", tmp_path / "data")
+    assert is_one_line(again, "there is a user 'ada' already")
+
+
+@pytest.mark.parametrize("name", ["", "a b"])
+def test_a_name_that_is_none_is_refused(folkmoot, name):
+    assert is_one_line(folkmoot("user", "add", name), "is no user name")
+
+
+# Without what an extra brings
+
+
+BLOCKED = """
+import sys
+
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {blocked}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+
+sys.meta_path.insert(0, Blocker())
+"""
+
+
+@pytest.fixture
+def folkmoot_without(folkmoot, tmp_path):
+    """A function that runs a command where these packages are not installed."""
+
+    def run(*arguments, missing):
+        site = tmp_path / "site"
+        site.mkdir()
+        (site / "sitecustomize.py").write_text(BLOCKED.format(blocked=set(missing)))
+        return folkmoot(*arguments, PYTHONPATH=str(site))
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("arguments", "missing", "sentence"),
+    [
+        (["--help"], "typer", "folkmoot: the command line needs typer: pip install 'folkmoot[cli]'\n"),
+        (["serve"], "uvicorn", "folkmoot: this command needs uvicorn: pip install 'folkmoot[server]'\n"),
+        (["user", "add", "ada"], "uvicorn", "folkmoot: this command needs uvicorn: pip install 'folkmoot[server]'\n"),
+        (["demo"], "sklearn", "folkmoot: this command needs sklearn: pip install 'folkmoot[demo]'\n"),
+    ],
+)
+def test_what_is_not_installed_is_named_with_how_to_install_it(folkmoot_without, arguments, missing, sentence):
+    run = folkmoot_without(*arguments, missing=[missing])
+
+    assert (run.returncode, run.stdout, run.stderr) == (2, "", sentence)
+
+
+def test_the_commands_are_shown_without_the_server(folkmoot_without):
+    assert folkmoot_without("serve", "--help", missing=["django", "uvicorn", "sklearn"]).returncode == 0

@@ -1,0 +1,109 @@
+"""`folkmoot serve`: a hub in one process, from its first start to its clean end."""
+
+from __future__ import annotations
+
+import json
+import signal
+import ssl
+import stat
+import urllib.error
+import urllib.request
+
+import pytest
+
+
+def get(url, **options):
+    with urllib.request.urlopen(url, timeout=30, **options) as answer:
+        return answer.status, json.load(answer)
+
+
+@pytest.fixture
+def hub(serve, tmp_path):
+    return serve("--data-dir", tmp_path / "data")
+
+
+def stopped_by(process, number):
+    """The exit code, and what the process said in the end."""
+    process.send_signal(number)
+    out, err = process.communicate(timeout=30)
+    return process.returncode, out + err
+
+
+def test_a_hub_answers_once_it_says_so_and_stops_cleanly(hub, tmp_path):
+    process, url = hub
+
+    assert get(f"{url}/healthz") == (200, {"status": "ok"})
+    assert get(f"{url}/readyz")[0] == 200
+    # As little as possible may be read by others.
+    data = tmp_path / "data"
+    assert stat.S_IMODE((data / "secret_key").stat().st_mode) == 0o600
+    assert stat.S_IMODE(data.stat().st_mode) == 0o700
+    assert stopped_by(process, signal.SIGTERM) == (0, "")
+
+
+def test_ctrl_c_stops_it_without_a_traceback(hub):
+    process, _ = hub
+
+    code, said = stopped_by(process, signal.SIGINT)
+
+    assert code in (0, 130)
+    assert "Traceback" not in said
+
+
+def test_a_data_folder_belongs_to_one_server(hub, folkmoot, tmp_path):
+    run = folkmoot("serve", "--port", "0", "--data-dir", tmp_path / "data")
+
+    assert run.returncode == 2
+    assert len(run.stderr.splitlines()) == 1
+    assert "another Folkmoot server uses the data folder" in run.stderr
+    # The first one is as it was.
+    assert get(f"{hub[1]}/readyz")[0] == 200
+
+
+def register(url):
+    body = json.dumps({"username": "ada", "password": "correct horse battery"}).encode()
+    return get(urllib.request.Request(f"{url}/api/users/", body, {"Content-Type": "application/json"}))
+
+
+def test_what_was_made_is_there_after_a_restart(serve, tmp_path):
+    first, url = serve("--data-dir", tmp_path / "data")
+    status, ada = register(url)
+    key = (tmp_path / "data" / "secret_key").read_text()
+    stopped_by(first, signal.SIGTERM)
+
+    _, url = serve("--data-dir", tmp_path / "data")
+
+    assert status == 201
+    myself = urllib.request.Request(f"{url}/api/users/myself/", headers={"Authorization": f"Token {ada['token']}"})
+    assert get(myself)[1]["username"] == "ada"
+    assert (tmp_path / "data" / "secret_key").read_text() == key
+
+
+def test_nobody_registers_where_the_operator_says_so(serve):
+    _, url = serve(FOLKMOOT_REGISTRATION="closed")
+
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        register(url)
+    caught.value.close()
+    assert caught.value.code == 403
+
+
+def test_with_a_certificate_it_speaks_https(serve, certificate):
+    cert, key = certificate
+
+    process, url = serve("--tls-cert", cert, "--tls-key", key)
+
+    assert url.startswith("https://127.0.0.1:")
+    trusting = ssl.create_default_context(cafile=cert)
+    assert get(f"{url}/healthz", context=trusting) == (200, {"status": "ok"})
+    with pytest.raises(urllib.error.URLError, match="certificate verify failed"):
+        get(f"{url}/healthz")
+    # The server may say that somebody did not trust it; it stops cleanly all the same.
+    assert stopped_by(process, signal.SIGTERM)[0] == 0
+
+
+def test_a_port_of_ones_own_and_an_ipv6_address(serve, tmp_path):
+    _, url = serve("--host", "::1")
+
+    assert url.startswith("http://[::1]:")
+    assert get(f"{url}/healthz")[0] == 200

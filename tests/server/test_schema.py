@@ -1,0 +1,157 @@
+"""The description of the API says what the API does."""
+
+from __future__ import annotations
+
+import inspect
+import io
+
+import pytest
+from django.core.management import call_command
+from django.db.migrations.loader import MigrationLoader
+from django.urls import URLPattern, get_resolver, reverse
+
+from folkmoot.protocol import paths
+
+ID = "00000000-0000-0000-0000-000000000001"
+
+
+@pytest.fixture(scope="module")
+def schema():
+    import yaml
+
+    out = io.StringIO()
+    call_command("spectacular", "--validate", "--fail-on-warn", stdout=out)
+    return yaml.safe_load(out.getvalue())
+
+
+@pytest.fixture
+def operations(schema):
+    methods = ("get", "put", "post", "delete", "patch")
+    return {
+        f"{method.upper()} {path}": operation
+        for path, entry in schema["paths"].items()
+        for method, operation in entry.items()
+        if method in methods
+    }
+
+
+def test_the_schema_is_valid_and_without_warnings(schema):
+    assert schema["info"]["title"] == "Folkmoot"
+
+
+def test_each_operation_says_what_it_does(operations):
+    assert operations
+    for name, operation in operations.items():
+        assert operation.get("description"), name
+        assert operation["description"][0].isupper(), name
+
+
+def test_each_operation_has_a_name_of_its_own(operations):
+    names = [operation["operationId"] for operation in operations.values()]
+
+    assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize(
+    ("operation", "statuses"),
+    [
+        ("POST /api/users/", {"201"}),
+        ("POST /api/tokens/", {"201"}),
+        ("DELETE /api/tokens/{id}/", {"204"}),
+        ("POST /api/models/", {"201"}),
+        ("POST /api/models/{id}/", {"200", "201"}),
+        ("POST /api/models/{id}/metrics/", {"201"}),
+        ("POST /api/trainings/", {"201"}),
+        ("POST /api/trainings/{id}/start/", {"202"}),
+        ("PUT /api/trainings/{id}/clients/", {"202"}),
+        ("POST /api/trainings/{id}/clients/", {"202"}),
+        ("DELETE /api/trainings/{id}/clients/", {"200"}),
+        ("DELETE /api/trainings/{id}/", {"200"}),
+    ],
+)
+def test_the_schema_declares_the_status_that_is_sent(operations, operation, statuses):
+    assert set(operations[operation]["responses"]) == statuses
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("accepted", ["application/json", "application/yaml", "*/*", "text/html"])
+def test_the_schema_is_open_to_everybody(anonymous, accepted):
+    answer = anonymous.get("/api/schema/", headers={"Accept": accepted})
+
+    assert answer.status_code in (200, 406)
+    assert accepted == "text/html" or answer.status_code == 200
+
+
+@pytest.mark.parametrize("page", ["swagger-ui", "redoc"])
+def test_the_pages_bring_their_own_scripts(anonymous, page):
+    text = anonymous.get(f"/api/schema/{page}/").content.decode()
+
+    assert "/static/drf_spectacular_sidecar/" in text
+    assert "cdn." not in text
+
+
+def routes(resolver=None, namespace=""):
+    """All routes, with their names as `reverse` wants them."""
+    for entry in (resolver or get_resolver()).url_patterns:
+        if isinstance(entry, URLPattern):
+            yield f"{namespace}{entry.name}" if entry.name else None, entry
+        else:
+            yield from routes(entry, f"{entry.namespace}:" if entry.namespace else namespace)
+
+
+def test_every_name_of_a_route_reverses():
+    names = {(name, "pk" in route.pattern.regex.groupindex) for name, route in routes() if name}
+
+    assert names
+    for name, has_id in names:
+        assert reverse(name, kwargs={"pk": ID} if has_id else None).startswith(("/api/", "/api-auth/"))
+
+
+PATHS = {
+    "USERS": "user-list",
+    "MYSELF": "user-myself",
+    "MODELS": "model-list",
+    "TRAININGS": "training-list",
+    "NOTIFICATIONS": "notification-list",
+    "API_DOCS": "swagger-ui",
+    "model": "model-detail",
+    "model_metrics": "model-metrics",
+    "model_metadata": "model-metadata",
+    "training": "training-detail",
+    "training_start": "training-start",
+    "training_clients": "training-clients",
+}
+
+
+def test_every_path_of_the_protocol_is_a_route_of_the_server(anonymous):
+    known = {name: value for name, value in vars(paths).items() if name[0] != "_" and name != "annotations"}
+
+    assert {name for name in known if name != "HEALTH"} == set(PATHS)
+    for name, route in PATHS.items():
+        if inspect.isfunction(known[name]):
+            assert known[name](ID) == reverse(route, kwargs={"pk": ID})
+        else:
+            assert known[name] == reverse(route)
+    assert anonymous.get(paths.HEALTH).status_code == 200
+
+
+@pytest.mark.django_db
+def test_the_migrations_make_what_the_models_are():
+    call_command("makemigrations", "--check", "--dry-run", stdout=io.StringIO())
+
+
+def test_the_migrations_are_one_line_in_each_app():
+    graph = MigrationLoader(None).graph
+
+    for app in {app for app, _ in graph.nodes}:
+        assert len(graph.leaf_nodes(app)) == 1
+        in_app = [
+            [parent for parent in graph.node_map[node].parents if parent.key[0] == app]
+            for node in graph.nodes
+            if node[0] == app
+        ]
+        assert all(len(parents) <= 1 for parents in in_app)
+
+
+def test_the_server_passes_its_own_checks():
+    call_command("check", stdout=io.StringIO())

@@ -1,0 +1,252 @@
+"""Blobs: whole or not at all, under the digest of their bytes, as long as somebody needs them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from folkmoot.server.registry.models import Checkpoint
+from folkmoot.server.storage.folder import FolderStorage
+from folkmoot.server.trainings import sweeps
+from folkmoot.server.trainings.models import Update
+
+HOUR = 3600
+
+
+@pytest.fixture
+def come_in(storage):
+    """A function: bytes on their way in, and their digest."""
+
+    def write(data=b"bytes"):
+        path = storage.new_incoming()
+        path.write_bytes(data)
+        return path, hashlib.sha256(data).hexdigest()
+
+    return write
+
+
+def age(path, seconds):
+    then = time.time() - seconds
+    os.utime(path, (then, then))
+
+
+def test_a_blob_is_found_under_its_digest(storage, come_in):
+    path, digest = come_in()
+
+    storage.adopt(path, digest)
+
+    assert storage.path(digest).read_bytes() == b"bytes"
+    assert not path.exists()
+
+
+def test_the_same_bytes_are_kept_once(storage, come_in):
+    for _ in range(2):
+        path, digest = come_in()
+        storage.adopt(path, digest)
+        assert not path.exists()
+
+    assert [blob.name for blob in storage.root.glob("??/*")] == [digest]
+
+
+def test_bytes_that_are_adopted_again_are_young_again(storage, come_in):
+    storage.adopt(*come_in())
+    path, digest = come_in()
+    age(storage.path(digest), HOUR)
+
+    storage.adopt(path, digest)
+
+    assert storage.older_than(60) == set()
+
+
+def test_an_old_file_that_is_adopted_is_young(storage, come_in):
+    path, digest = come_in()
+    age(path, HOUR)
+
+    storage.adopt(path, digest)
+
+    assert storage.older_than(60) == set()
+
+
+def test_many_who_bring_the_same_bytes_at_once_bring_one_blob(storage, come_in):
+    arrivals = [come_in() for _ in range(8)]
+    together = threading.Barrier(len(arrivals))
+    failed = []
+
+    def adopt(path, digest):
+        together.wait()
+        try:
+            storage.adopt(path, digest)
+        except Exception as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=adopt, args=each) for each in arrivals]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert failed == []
+    assert storage.path(arrivals[0][1]).read_bytes() == b"bytes"
+    assert list((storage.root / "incoming").iterdir()) == []
+
+
+def test_a_server_that_starts_clears_away_what_came_half_way(storage, come_in):
+    path, _ = come_in()
+    kept, digest = come_in(b"kept")
+    storage.adopt(kept, digest)
+
+    storage.prepare()
+
+    assert not path.exists()
+    assert storage.path(digest).exists()
+
+
+def test_a_folder_is_made_where_there_is_none(tmp_path):
+    storage = FolderStorage(tmp_path / "not" / "there" / "yet")
+
+    storage.prepare()
+
+    assert storage.new_incoming().parent.is_dir()
+
+
+# The sweep
+
+
+@pytest.fixture
+def blob(storage, come_in):
+    """A function that stores a blob of that age."""
+
+    def store(data, *, seconds):
+        path, digest = come_in(data)
+        storage.adopt(path, digest)
+        age(storage.path(digest), seconds)
+        return storage.path(digest)
+
+    return store
+
+
+@pytest.mark.django_db
+def test_a_blob_that_nobody_needs_is_removed_once_it_is_old(blob, settings):
+    settings.ORPHAN_GRACE_SECONDS = HOUR
+    old, young = blob(b"old", seconds=HOUR + 60), blob(b"young", seconds=HOUR - 60)
+
+    sweeps.remove_orphaned_blobs()
+
+    assert not old.exists()
+    assert young.exists()
+
+
+@pytest.mark.django_db
+def test_what_a_model_a_checkpoint_or_an_update_needs_is_kept_however_old(make_scene, storage, work, settings):
+    settings.ORPHAN_GRACE_SECONDS = 1
+    scene = make_scene(options={"tests": "never"})
+    for number, participant in enumerate(scene.participants):
+        scene.send_update(participant, w=[number, 3])
+    work()
+    blobs = list(storage.root.glob("??/*"))
+    for each in blobs:
+        age(each, HOUR)
+
+    sweeps.remove_orphaned_blobs()
+
+    needed = {*Checkpoint.objects.values_list("sha256", flat=True), *Update.objects.values_list("sha256", flat=True)}
+    assert {each.name for each in blobs if each.exists()} == needed
+    assert len(needed) == 4
+    assert scene.weights() == [0.5, 3]
+
+
+@pytest.mark.django_db
+def test_updates_of_a_deleted_training_are_removed_in_time(make_scene, storage, as_, settings):
+    settings.ORPHAN_GRACE_SECONDS = 1
+    scene = make_scene()
+    scene.send_update(scene.participants[0])
+    digest = Update.objects.get().sha256
+    as_(scene.actor).delete(f"/api/trainings/{scene.id}/")
+    age(storage.path(digest), HOUR)
+
+    sweeps.remove_orphaned_blobs()
+
+    assert not storage.path(digest).exists()
+
+
+def test_a_blob_that_was_adopted_again_meanwhile_is_not_removed(storage, come_in):
+    storage.adopt(*come_in())
+    path, digest = come_in()
+    age(storage.path(digest), HOUR)
+    found = storage.older_than(60)
+    storage.adopt(path, digest)
+
+    storage.remove_if_old(found, 60)
+
+    assert found == {digest}
+    assert storage.path(digest).exists()
+
+
+# A full disk
+
+
+FULL_DISK = """
+import io, resource, sys
+from pathlib import Path
+
+import numpy as np
+import safetensors.numpy
+
+from folkmoot.server.process import prepare
+
+data_dir = Path(sys.argv[1])
+prepare(data_dir)
+
+from django.test import Client
+
+from folkmoot.server.accounts.services import register
+from folkmoot.server.storage import get_storage
+
+get_storage().prepare()
+token = register(username="ada", password=None)[1]
+ada = Client(headers={"Authorization": f"Token {token}", "Host": "localhost"}, raise_request_exception=False)
+
+
+def upload(data):
+    file = io.BytesIO(data)
+    file.name = "model"
+    return ada.post("/api/models/", {"name": "m", "description": "d", "model_file": file})
+
+
+def npz(array):
+    file = io.BytesIO()
+    np.savez_compressed(file, w=array)
+    return file.getvalue()
+
+
+small = upload(safetensors.numpy.save({"w": np.zeros(4, "f4")}))
+# No file may grow beyond 8 MiB: the same refusal that a full disk gives, without a disk of our own.
+resource.setrlimit(resource.RLIMIT_FSIZE, (8 * 2**20, 8 * 2**20))
+large = np.arange(9 * 2**18, dtype="f4")
+for answer in (small, upload(safetensors.numpy.save({"w": large})), upload(npz(large))):
+    print(answer.status_code, answer.json().get("code"), answer.headers.get("Retry-After"))
+print(ada.get(f"/api/models/{small.json()['model_id']}/").status_code)
+print(len(ada.get("/api/models/").json()), len(list((data_dir / "blobs" / "incoming").iterdir())))
+"""
+
+
+def test_a_full_disk_refuses_an_upload_leaves_nothing_behind_and_goes_on_reading(tmp_path):
+    run = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, tmp_path / "data"], capture_output=True, text=True, timeout=60, check=False
+    )
+
+    assert run.stdout.splitlines() == [
+        "201 None None",
+        # What came does not fit.
+        "507 storage_full 2",
+        # What came does, but not its tensors.
+        "507 storage_full 2",
+        "200",
+        "1 0",
+    ], run.stderr

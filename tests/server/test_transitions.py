@@ -1,0 +1,77 @@
+"""What may follow what: the two tables of states, in every combination."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import pytest
+
+from folkmoot.errors import WrongState
+from folkmoot.protocol.states import RoundState, TrainingState
+from folkmoot.server.trainings.transitions import (
+    ROUND_TRANSITIONS,
+    TRAINING_TRANSITIONS,
+    RoundEvent,
+    TrainingEvent,
+    next_round_state,
+    next_training_state,
+)
+
+TRAINING = {
+    ("I", "start"): "O",
+    ("I", "stop"): "X",
+    ("O", "finish"): "C",
+    ("O", "fail"): "E",
+    ("O", "stop"): "X",
+}
+ROUND = {
+    ("OPEN", "fill"): "AGGREGATING",
+    ("OPEN", "retry"): "OPEN",
+    ("OPEN", "fail"): "FAILED",
+    ("AGGREGATING", "test"): "TESTING",
+    ("AGGREGATING", "close"): "CLOSED",
+    ("AGGREGATING", "fail"): "FAILED",
+    ("TESTING", "close"): "CLOSED",
+    ("TESTING", "fail"): "FAILED",
+}
+# Rooms for later: no training gets there in this version.
+NOT_YET = {TrainingState.SWAG_ROUND, TrainingState.PAUSED}
+
+
+def outcome(look_up, state, event):
+    try:
+        return str(look_up(state, event))
+    except WrongState:
+        return None
+
+
+@pytest.mark.parametrize(("state", "event"), list(product(TrainingState, TrainingEvent)))
+def test_a_training_moves_only_as_the_table_says(state, event):
+    assert outcome(next_training_state, state, event) == TRAINING.get((state, event))
+
+
+@pytest.mark.parametrize(("state", "event"), list(product(RoundState, RoundEvent)))
+def test_a_round_moves_only_as_the_table_says(state, event):
+    assert outcome(next_round_state, state, event) == ROUND.get((state, event))
+
+
+def test_every_state_of_a_training_but_the_final_ones_has_a_way_out():
+    leave = {state for (state, _), following in TRAINING_TRANSITIONS.items() if following != state}
+
+    assert leave == {state for state in TrainingState if not state.is_final} - NOT_YET
+
+
+def test_every_state_of_a_round_but_the_final_ones_has_a_way_out():
+    leave = {state for (state, _), following in ROUND_TRANSITIONS.items() if following != state}
+
+    assert leave == set(RoundState) - {RoundState.CLOSED, RoundState.FAILED}
+
+
+def test_every_state_can_be_reached():
+    assert set(TRAINING_TRANSITIONS.values()) | {TrainingState.INITIAL} == set(TrainingState) - NOT_YET
+    assert set(ROUND_TRANSITIONS.values()) == set(RoundState)
+
+
+def test_what_is_impossible_says_so():
+    with pytest.raises(WrongState, match="a training in state C cannot start"):
+        next_training_state(TrainingState.COMPLETED, TrainingEvent.START)
