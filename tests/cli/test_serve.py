@@ -79,11 +79,11 @@ def test_what_was_made_is_there_after_a_restart(serve, tmp_path):
     assert (tmp_path / "data" / "secret_key").read_text() == key
 
 
-def test_nobody_registers_where_the_operator_says_so(serve):
-    _, url = serve(FOLKMOOT_REGISTRATION="closed")
+def test_a_hub_that_others_can_reach_registers_nobody_unless_it_is_told_to(serve):
+    _, url = serve("--host", "0.0.0.0")
 
     with pytest.raises(urllib.error.HTTPError) as caught:
-        register(url)
+        register(url.replace("0.0.0.0", "127.0.0.1"))
     caught.value.close()
     assert caught.value.code == 403
 

@@ -269,6 +269,12 @@ def test_nothing_of_a_refused_file_is_left(upload, storage):
     assert list((storage.root / "incoming").iterdir()) == []
 
 
+def test_a_file_that_nobody_asked_for_is_not_kept(upload, storage):
+    assert upload(another_file=named(b"whatever")).status_code == 201
+
+    assert list((storage.root / "incoming").iterdir()) == []
+
+
 def test_a_file_over_the_limit_is_too_large(upload, settings):
     settings.MAX_UPLOAD_BYTES = 1000
 
