@@ -73,9 +73,12 @@ def handle_next_event(lane: Lane) -> bool:
 
 def seconds_until_due(lane: Lane) -> float | None:
     """How long until an event that waits to be tried again, or whose lease runs out, can be claimed."""
-    waiting = Event.objects.unhandled().filter(lane=lane).order_by("due_at").values_list("due_at", "leased_until")
-    now = timezone.now()
-    return min((max((due, leased or due)) - now).total_seconds() for due, leased in waiting[:50]) if waiting else None
+    waiting = Event.objects.unhandled().filter(lane=lane).order_by("id")
+    # The first of each subject alone: those behind it cannot be claimed before it, however long they are due.
+    free_at: dict[UUID, datetime] = {}
+    for subject, due, leased in waiting.values_list("subject", "due_at", "leased_until").iterator():
+        free_at.setdefault(subject, max(due, leased or due))
+    return (min(free_at.values()) - timezone.now()).total_seconds() if free_at else None
 
 
 def release_leases() -> None:
