@@ -215,6 +215,27 @@ def test_seconds_until_due_is_none_without_events():
     assert seconds_until_due(Lane.TRAININGS) is None
 
 
+def test_seconds_until_due_is_how_long_a_worker_may_sleep(recorder, settings):
+    settings.RETRY_SECONDS = 60
+    recorder.failures_left = 1
+    subject = uuid4()
+    note("fails", subject=subject)
+    note("waits for it", subject=subject)
+    assert seconds_until_due(Lane.TRAININGS) <= 0
+
+    handle_next_event(Lane.TRAININGS)
+
+    assert 59 < seconds_until_due(Lane.TRAININGS) <= 60
+
+
+def test_a_worker_may_sleep_while_another_has_the_event():
+    subject = uuid4()
+    Event.objects.filter(pk=note("first", subject=subject).pk).update(leased_until=timezone.now() + HOUR)
+    note("second", subject=subject)
+
+    assert 3590 < seconds_until_due(Lane.TRAININGS) <= 3600
+
+
 @pytest.mark.django_db(transaction=True)
 def test_of_two_workers_one_has_the_event(recorder):
     """Both look at the same moment; a second event shows that the loser goes on with something else."""

@@ -9,6 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from folkmoot.server.notifications import push
 from folkmoot.server.notifications.models import Push
 from folkmoot.server.outbox.events import MAX_ATTEMPTS, handle_next_event
 from folkmoot.server.outbox.models import Lane
@@ -266,6 +267,15 @@ def test_in_production_what_is_named_is_pushed_to(scene, listener, go, settings)
     assert listener.types == ["TRAINING_START", "UPDATE_ROUND_START"]
 
 
+@pytest.fixture
+def new_http_client():
+    """The hub keeps one, which reads its environment, if at all, as it is made."""
+    push._http.cache_clear()
+    yield
+    push._http.cache_clear()
+
+
+@pytest.mark.usefixtures("new_http_client")
 def test_a_proxy_of_the_environment_is_not_asked(scene, listener, listen, go, monkeypatch):
     proxy = listen()
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):

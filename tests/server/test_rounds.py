@@ -154,6 +154,15 @@ def test_an_update_is_taken_and_named(make_scene):
     assert update.participant == scene.participants[0]
 
 
+def test_who_has_sent_an_update_is_asked_for_nothing_more(make_scene):
+    scene = make_scene()
+    one, other = scene.participants
+
+    scene.send_update(one)
+
+    assert (scene.asked_of(one), scene.asked_of(other)) == ([], ["UPDATE_ROUND_START"])
+
+
 def test_an_update_may_be_an_npz(make_scene, work):
     scene = make_scene(participants=1, options={"tests": "never"})
     file = io.BytesIO()
@@ -384,13 +393,15 @@ def test_a_test_ends_with_the_last_metrics(testing, work):
     assert testing.round_states == ["CLOSED", "OPEN"]
 
 
-def test_metrics_sent_again_take_the_place_of_the_first(testing):
+def test_metrics_sent_again_take_the_place_of_the_first(testing, as_):
     one, _ = testing.participants
-    testing.report(one, loss=1)
+    testing.report(one, loss=1, accuracy=0.5)
 
     testing.report(one, loss=3)
 
     assert testing.shown["rounds"][0]["metrics"]["test"] == {str(one.pk): {"loss": 3.0}}
+    listed = as_(testing.actor).get(f"/api/models/{testing.model_id}/metrics/").json()
+    assert [(each["key"], each["value_float"]) for each in listed] == [("loss", 3.0)]
     assert testing.round_states == ["TESTING"]
 
 

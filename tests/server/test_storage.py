@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import subprocess
 import sys
 import threading
 import time
 
+import numpy as np
 import pytest
 
 from folkmoot.server.registry.models import Checkpoint
@@ -143,9 +145,15 @@ def test_a_blob_that_nobody_needs_is_removed_once_it_is_old(blob, settings):
 
 
 @pytest.mark.django_db
-def test_what_a_model_a_checkpoint_or_an_update_needs_is_kept_however_old(make_scene, storage, work, settings):
+def test_what_a_model_a_checkpoint_or_an_update_needs_is_kept_however_old(
+    make_scene, make_model, make_user, storage, work, settings
+):
     settings.ORPHAN_GRACE_SECONDS = 1
-    scene = make_scene(options={"tests": "never"})
+    actor = make_user()
+    npz = io.BytesIO()
+    np.savez(npz, w=np.zeros(2, "f4"))
+    model = make_model(actor, file=npz.getvalue())
+    scene = make_scene(actor=actor, model=model, options={"tests": "never"})
     for number, participant in enumerate(scene.participants):
         scene.send_update(participant, w=[number, 3])
     work()
@@ -155,10 +163,14 @@ def test_what_a_model_a_checkpoint_or_an_update_needs_is_kept_however_old(make_s
 
     sweeps.remove_orphaned_blobs()
 
-    needed = {*Checkpoint.objects.values_list("sha256", flat=True), *Update.objects.values_list("sha256", flat=True)}
+    # The file as it was uploaded, its tensors, two updates, the next checkpoint.
+    needed = {
+        model.template_sha256,
+        *Checkpoint.objects.values_list("sha256", flat=True),
+        *Update.objects.values_list("sha256", flat=True),
+    }
     assert {each.name for each in blobs if each.exists()} == needed
-    assert len(needed) == 4
-    assert scene.weights() == [0.5, 3]
+    assert len(needed) == 5
 
 
 @pytest.mark.django_db
