@@ -109,6 +109,16 @@ def test_the_answer_comes_when_there_is_something_to_tell(poll):
     assert time.monotonic() - started < 30
 
 
+def test_who_waits_hears_of_what_asks_for_no_work_too(poll):
+    async def finish(user, question):
+        message = Message(NotificationType.TRAINING_FINISHED, uuid4())
+        await sync_to_async(deliver)(message, [user.pk])
+
+    _, answer = poll("wait=60&after=0", meanwhile=finish)
+
+    assert [each["notification_type"] for each in answer["notifications"]] == ["TRAINING_FINISHED"]
+
+
 def test_the_answer_is_empty_when_the_time_is_over(poll):
     assert poll("wait=1") == (200, {"notifications": [], "last_id": 0})
 
