@@ -8,6 +8,7 @@ import sys
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,8 @@ def shared_world(sqlite_template: Template, tmp_path_factory: pytest.TempPathFac
     place = copy(sqlite_template, tmp_path_factory.mktemp("hub"))
     world = World(Server(place), sqlite_template.accounts, sqlite_template.model_id)
     world.server.start()
+    # A model belongs to its first training; all further ones have copies, which begin where it never leaves.
+    world.create_training([], rounds=1)
     yield world
     world.server.kill()
 
@@ -85,33 +88,21 @@ def postgres_database(postgres_template: Template) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Template, int, int], bytes]:
-    """A function that gives the final model file of a run in which nothing goes wrong."""
-    known: dict[tuple[str, int, int], bytes] = {}
+def undisturbed(shared_world: World) -> Callable[[int, int], bytes]:
+    """A function that gives what the model is after so many participants' so many rounds if nothing goes wrong.
 
-    def final_model(template: Template, participants: int, rounds: int) -> bytes:
-        key = (template.model_id, participants, rounds)
-        if key not in known:
-            known[key] = _run(copy_of(template), participants, rounds)
-        return known[key]
+    Every world has the same users, and so all that begin alike end with the same bytes.
+    """
 
-    def copy_of(template: Template) -> World:
-        folder = tmp_path_factory.mktemp("undisturbed")
-        return World(Server(copy(template, folder)), template.accounts, template.model_id)
+    @cache
+    def final_model(participants: int, rounds: int) -> bytes:
+        accounts = shared_world.participants(participants)
+        with Participants(shared_world, accounts):
+            training_id = shared_world.started(accounts, rounds=rounds)
+            shared_world.wait_for_end(training_id)
+        return shared_world.weights(training_id)[1]
 
     return final_model
-
-
-def _run(world: World, participants: int, rounds: int) -> bytes:
-    accounts = world.participants(participants)
-    world.server.start()
-    try:
-        with Participants(world, accounts):
-            training_id = world.started(accounts, rounds=rounds)
-            world.wait_for_end(training_id)
-        return world.weights(training_id)[1]
-    finally:
-        world.server.kill()
 
 
 def check_log(place: Place) -> None:

@@ -25,15 +25,8 @@ POINTS = (
 )
 
 
-@pytest.fixture
-def final_model(world, backend, request, undisturbed):
-    """A function that gives what the model is after so many rounds of so many participants if nothing goes wrong."""
-    template = request.getfixturevalue(f"{backend}_template")
-    return lambda participants, rounds: undisturbed(template, participants, rounds)
-
-
 @pytest.mark.parametrize("point", POINTS)
-def test_a_server_killed_at_a_point_of_its_own_work_ends_the_training_as_if_nothing_had_been(world, point, final_model):
+def test_a_server_killed_at_a_point_of_its_own_work_ends_the_training_as_if_nothing_had_been(world, point, undisturbed):
     accounts = world.participants(3)
     world.server.start(fault=point)
     training_id = world.create_training(accounts, rounds=ROUNDS)
@@ -45,7 +38,7 @@ def test_a_server_killed_at_a_point_of_its_own_work_ends_the_training_as_if_noth
         told = wait_until(lambda: everybody_told_of_the_end(world), "everybody to hear of the end")
 
     assert told == {account.id for account in (*accounts, world.actor)}
-    assert world.weights(training_id)[1] == final_model(3, ROUNDS)
+    assert world.weights(training_id)[1] == undisturbed(3, ROUNDS)
     assert [len(each["arrived"]) for each in training["rounds"]] == [3] * ROUNDS
     assert participants.trained == {account.name: [0, 1] for account in accounts}
 
@@ -92,7 +85,7 @@ MOMENTS = (
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
-def test_a_server_killed_in_any_state_of_a_round_goes_on_from_there(world, moment, final_model):
+def test_a_server_killed_in_any_state_of_a_round_goes_on_from_there(world, moment, undisturbed):
     accounts = world.participants(4)
     world.server.start()
     training_id = world.started(accounts, rounds=ROUNDS)
@@ -103,10 +96,10 @@ def test_a_server_killed_in_any_state_of_a_round_goes_on_from_there(world, momen
 
     assert world.training(training_id) == before
     finish(world, accounts, training_id)
-    assert world.weights(training_id)[1] == final_model(4, ROUNDS)
+    assert world.weights(training_id)[1] == undisturbed(4, ROUNDS)
 
 
-def test_a_server_killed_again_and_again_at_random_ends_the_training_as_if_nothing_had_been(world, final_model):
+def test_a_server_killed_again_and_again_at_random_ends_the_training_as_if_nothing_had_been(world, undisturbed):
     dice = seeded_dice()
     accounts = world.participants(3)
     world.server.start()
@@ -119,7 +112,7 @@ def test_a_server_killed_again_and_again_at_random_ends_the_training_as_if_nothi
         world.wait_for_end(training_id)
 
     assert participants.trained == {account.name: list(range(8)) for account in accounts}
-    assert world.weights(training_id)[1] == final_model(3, 8)
+    assert world.weights(training_id)[1] == undisturbed(3, 8)
 
 
 def test_an_update_whose_answer_was_lost_with_the_server_is_not_trained_again(world):

@@ -31,7 +31,7 @@ def participant(world, account, *, waits):
         process.communicate()
 
 
-def test_a_participant_killed_while_training_and_started_again_completes_the_round(world, undisturbed, sqlite_template):
+def test_a_participant_killed_while_training_and_started_again_completes_the_round(world, undisturbed):
     ann, *others = world.participants(3)
     world.server.start()
     training_id = world.create_training([ann, *others], rounds=2)
@@ -47,7 +47,7 @@ def test_a_participant_killed_while_training_and_started_again_completes_the_rou
             assert second.communicate(timeout=30)[0] == "training round 0\ntraining round 1\n"
             assert second.returncode == 0
 
-    assert world.weights(training_id)[1] == undisturbed(sqlite_template, 3, 2)
+    assert world.weights(training_id)[1] == undisturbed(3, 2)
 
 
 def test_a_participant_that_comes_late_finds_the_work_that_waits_for_it(world):

@@ -45,7 +45,7 @@ def tear(place, dice):
 
 
 @pytest.mark.parametrize("torn", [False, True], ids=["whole", "with the end of the write-ahead log lost"])
-def test_a_training_goes_on_from_a_copy_of_the_files_at_any_moment(world, copies, torn, undisturbed, sqlite_template):
+def test_a_training_goes_on_from_a_copy_of_the_files_at_any_moment(world, copies, torn, undisturbed):
     training_id, places, dice = copies
     for place in places:
         if torn:
@@ -57,7 +57,7 @@ def test_a_training_goes_on_from_a_copy_of_the_files_at_any_moment(world, copies
             kept = again_if_lost(other, training_id)
             finish(other, other.participants(3), kept)
             check_history(place)
-            assert other.weights(kept)[1] == undisturbed(sqlite_template, 3, ROUNDS)
+            assert other.weights(kept)[1] == undisturbed(3, ROUNDS)
         finally:
             other.server.kill()
 

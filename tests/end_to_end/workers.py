@@ -25,10 +25,8 @@ def record_events(count: int) -> list[str]:
 
 def handle_events(threads: int) -> list[int]:
     """Claim and handle events with so many workers at once, until there are none; return how many each had."""
-    from folkmoot.server.outbox.events import handle_next_event, release_leases
+    from folkmoot.server.outbox.events import handle_next_event
     from folkmoot.server.outbox.models import Lane
-
-    release_leases()
 
     def work() -> int:
         count = 0
@@ -106,6 +104,9 @@ if __name__ == "__main__":
 
     django.setup()
     commands = {each.__name__: each for each in (record_events, handle_events, handle_again, fill_rounds)}
+    from folkmoot.server.outbox.events import release_leases
+
+    release_leases()  # those of a server that was killed; none of the others works yet
     sys.stdout.write("ready\n")
     sys.stdout.flush()
     sys.stdin.readline()  # whoever started several lets all go at once
