@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import itertools
 import json
+import logging
 import os
 from datetime import timedelta
 
@@ -27,14 +28,16 @@ def _set_up_django():
         "FOLKMOOT_DATA_DIR": "/nonexistent",
         "FOLKMOOT_REGISTRATION": "open",
         "FOLKMOOT_SECRET_KEY": "of the tests",
-        # What fails on purpose need not fill the screen.
-        "FOLKMOOT_LOG_LEVEL": "ERROR",
     }
     try:
         django.setup()
     finally:
         os.environ.clear()
         os.environ.update(before)
+    # The tests of the client, in the same process, listen to what this logger says.
+    logger = logging.getLogger("folkmoot")
+    logger.setLevel(logging.NOTSET)
+    logger.handlers.clear()
 
 
 _set_up_django()

@@ -37,7 +37,8 @@ class LongPoll:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         clock = wakeups.clock
         request, response = await self._look(scope)
-        seconds = min(int(request.GET.get("wait", 0)), MAX_WAIT_SECONDS) if response.status_code == 200 else 0
+        # Read as the view reads it, which has let nothing else pass than a number, or nothing.
+        seconds = min(float(request.GET.get("wait") or 0), MAX_WAIT_SECONDS) if response.status_code == 200 else 0
         if seconds and not response.data["notifications"]:
             if not await _wait(request, clock, seconds, receive):
                 return

@@ -33,8 +33,8 @@ class Message:
 @transaction.atomic
 def deliver(message: Message, recipients: Iterable[UUID]) -> None:
     """Write the message for all who do not have it yet; on commit wake their polls and push to their endpoints."""
-    # In the order of the keys, as everyone who locks several users must.
-    users = list(User.objects.select_for_update().filter(pk__in=recipients).order_by("pk"))
+    # In the order of the keys, as whoever locks several must; no_key, so that rows which refer to a user come in still.
+    users = list(User.objects.select_for_update(no_key=True).filter(pk__in=recipients).order_by("pk"))
     said = Notification.objects.about(message.training_id, message.type, message.round)
     have_it = set(said.filter(attempt=message.attempt, recipient__in=users).values_list("recipient_id", flat=True))
     new = [user for user in users if user.pk not in have_it]

@@ -101,6 +101,8 @@ def mind_rejection(event: Event) -> None:
     if training is None:
         return
     if facts["type"] == NotificationType.UPDATE_ROUND_START:
+        if not training.rounds.filter(number=facts["round"], state=RoundState.OPEN).exists():
+            return  # the rejection of a round that is over says nothing about the next
         users = training.participants.filter(pk=recipient)
         lifecycle.remove_participants(training, users, reason="its endpoint rejected the round")
     elif facts["type"] == NotificationType.MODEL_TEST_ROUND:

@@ -13,7 +13,7 @@ from django.db import transaction
 from django.db.models import QuerySet
 from django.utils import timezone
 
-from folkmoot.errors import AlreadySubmitted, NotAllowed, RoundClosed, RoundNotOpen, WrongState
+from folkmoot.errors import AlreadySubmitted, FolkmootError, NotAllowed, RoundClosed, RoundNotOpen, WrongState
 from folkmoot.protocol.notifications import NotificationType
 from folkmoot.protocol.states import RoundState, TrainingState
 from folkmoot.server.accounts.models import User
@@ -119,17 +119,14 @@ def check_may_submit(
     Raises NotAllowed for who takes no part, AlreadySubmitted for other bytes than the first, WrongState,
     RoundClosed or RoundNotOpen where nothing may come in.
     """
+    refusal = _refusal(training, participant, round)
+    # After the round was looked at: what has closed it meanwhile may be this very update, on another connection.
     earlier = Update.objects.filter(round__training=training, round__number=round, participant=participant).first()
-    if earlier is not None:
-        if earlier.received_sha256 != received_sha256:
-            raise AlreadySubmitted(f"another update of yours counts in round {round} already")
-        return earlier
-    if not training.has_participant(participant):
-        raise NotAllowed(f"You are not a participant of training {training.pk}!")
-    if training.state != TrainingState.ONGOING:
-        raise WrongState(f"Training with ID {training.pk} is in state {training.state}")
-    _check_round_is_open(training, participant, round)
-    return None
+    if earlier is None and refusal is not None:
+        raise refusal
+    if earlier is not None and earlier.received_sha256 != received_sha256:
+        raise AlreadySubmitted(f"another update of yours counts in round {round} already")
+    return earlier
 
 
 @transaction.atomic
@@ -266,15 +263,20 @@ def _open_round(training: Training, *, number: int) -> None:
     record(training.pk, "round_opened", {"round": number})
 
 
-def _check_round_is_open(training: Training, participant: User, number: int) -> None:
+def _refusal(training: Training, participant: User, number: int) -> FolkmootError | None:
+    """Why no update of this participant may come in now, if that is so."""
+    if not training.has_participant(participant):
+        return NotAllowed(f"You are not a participant of training {training.pk}!")
+    if training.state != TrainingState.ONGOING:
+        return WrongState(f"Training with ID {training.pk} is in state {training.state}")
     current = training.rounds.filter(state=RoundState.OPEN).first()
     if current is not None and current.number == number:
-        if not current.cohort.filter(pk=participant.pk).exists():
-            raise RoundNotOpen(f"you joined during round {number}; you are asked from the next one")
-        return
+        if current.cohort.filter(pk=participant.pk).exists():
+            return None
+        return RoundNotOpen(f"you joined during round {number}; you are asked from the next one")
     sentence = f"Training with ID {training.pk} is not currently in round {number}"
     begun = training.rounds.filter(number=number).exists() or number < training.model.round
-    raise (RoundClosed if begun else RoundNotOpen)(sentence)
+    return (RoundClosed if begun else RoundNotOpen)(sentence)
 
 
 def _fill_if_complete(training: Training, current: Round) -> None:
