@@ -39,6 +39,15 @@ def test_stop_ends_every_child_even_one_that_does_not_listen(children, is_up, pr
     assert all(child.exit_code is not None for child in started)
 
 
+def test_a_child_is_asked_before_it_is_killed(children, is_up):
+    child = children.start("worker", ["-c", FOR_EVER], {})
+    is_up(child)
+
+    children.stop()
+
+    assert child.exit_code == -signal.SIGTERM
+
+
 def test_stop_also_ends_the_children_of_one_that_does_not_listen(children, is_up, wait_until):
     with_a_child = f"import os; os.fork(); {DEAF}"
     child = children.start("parent", ["-c", with_a_child], {})

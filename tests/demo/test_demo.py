@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 SMALL = ("--participants", 2, "--rounds", 2)
-LONG = ("--participants", 2, "--rounds", 60)
+LONG = ("--participants", 2, "--rounds", 30)
 
 
 def left_behind():

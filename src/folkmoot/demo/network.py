@@ -23,7 +23,7 @@ class Recipe:
     epochs: int = 10
     learning_rate: float = 0.1
     momentum: float = 0.9
-    batch_size: int = 32
+    batch_size: int = 16
     seed: int = 0
 
 
