@@ -48,7 +48,7 @@ def wait_until(condition: Callable[[], Any], what: str, *, seconds: float = 30) 
     while not (found := condition()):
         assert time.monotonic() < deadline, f"waited {seconds} s in vain: {what}"
         time.sleep(pause)
-        pause = min(pause * 1.3, 0.1)  # or the asking slows down what is asked about
+        pause = min(pause * 1.3, 0.15)  # or the asking slows down what is asked about
     return found
 
 
@@ -408,7 +408,7 @@ class Observer:
         assert self.seen == sorted(self.seen, key=_progress), self.seen
 
     def _watch(self) -> None:
-        while not self._over.wait(0.1):
+        while not self._over.wait(0.2):
             with contextlib.suppress(httpx2.TransportError):
                 self.seen.append(self._look())
 

@@ -35,13 +35,13 @@ def run_workers(world, *command, processes=1):
 
 @on_both
 def test_of_many_workers_that_see_the_same_event_one_has_it(world):
-    run_workers(world, "record_events", 60)
+    run_workers(world, "record_events", 40)
 
     handled = run_workers(world, "handle_events", 4, processes=2)
 
-    assert sum(map(sum, handled)) == 60
+    assert sum(map(sum, handled)) == 40
     attempts = read(world.place, "SELECT attempts FROM outbox_event WHERE kind = 'training_finished'")
-    assert [row["attempts"] for row in attempts] == [1] * 60
+    assert [row["attempts"] for row in attempts] == [1] * 40
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ import pytest
 from harness import NAMES, Participants, Server, World, finish, seeded_dice, wait_until
 from invariants import check_history
 
-ROUNDS = 6
-COPIES = 4
+ROUNDS = 5
+COPIES = 3
 
 
 @pytest.fixture
