@@ -163,10 +163,14 @@ class _Server(uvicorn.Server):
         self._on_ready()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        from folkmoot.server.notifications.wakeups import wakeups
-
         # Not uvicorn's own: that raises the signal again once it has stopped, which would end this process before its
         # workers have finished what they are doing.
         self.force_exit = self.should_exit and sig == signal.SIGINT
         self.should_exit = True
+
+    async def shutdown(self, *args: Any, **kwargs: Any) -> None:
+        from folkmoot.server.notifications.wakeups import wakeups
+
+        # Here and not in the signal's handler, which may interrupt whoever holds the lock that this takes.
         wakeups.close()
+        await super().shutdown(*args, **kwargs)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from datetime import datetime
 
+from django.contrib.auth.hashers import make_password
 from django.db import IntegrityError, transaction
 
 from folkmoot.errors import InvalidValue
@@ -27,19 +28,21 @@ def register(
 
     Without a password only tokens sign in. Raises InvalidValue where the name is taken, if only this very moment.
     """
+    user = User(
+        username=User.normalize_username(username),
+        email=User.objects.normalize_email(email),
+        # Slow by design, hence before the transaction: on SQLite nobody else can write during one.
+        password=make_password(password),
+        first_name=first_name,
+        last_name=last_name,
+        actor=actor,
+        client=client,
+        message_endpoint=message_endpoint,
+        is_staff=is_staff,
+    )
     try:
         with transaction.atomic():
-            user = User.objects.create_user(
-                username,
-                email,
-                password,
-                first_name=first_name,
-                last_name=last_name,
-                actor=actor,
-                client=client,
-                message_endpoint=message_endpoint,
-                is_staff=is_staff,
-            )
+            user.save()
             _, plain = issue_token(user, name="first")
     except IntegrityError as error:
         raise InvalidValue("A user with that username already exists.") from error
