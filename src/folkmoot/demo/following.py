@@ -18,7 +18,8 @@ from folkmoot.errors import FolkmootError
 from folkmoot.protocol.states import TrainingState
 from folkmoot.tensors import open_tensors
 
-PAUSE_SECONDS = 0.1
+PAUSE_SECONDS = 0.25
+"""Each look costs the server as much as two participants' requests."""
 
 
 class Following:
