@@ -44,7 +44,8 @@ def _run(options: Options, *, keep: bool, json: bool) -> None:
         with demo(options, screen) as finished:
             for line in (finished.outcome.comparison(), finished.outcome.durations()):
                 typer.echo(line, err=json)
-            typer.echo(f"The API and its documentation: {finished.url}{API_DOCS}", err=json)
+            still = "" if keep else " (for as long as it serves: see --keep)"
+            typer.echo(f"The API and its documentation: {finished.url}{API_DOCS}{still}", err=json)
             if json:
                 typer.echo(finished.outcome.as_json())
             if keep:

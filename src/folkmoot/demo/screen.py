@@ -11,6 +11,9 @@ from rich.table import Table
 
 from folkmoot.demo.progress import Progress, Scores
 
+LATELY = 5
+"""How many rounds' accuracies there is room for."""
+
 
 class Screen(Protocol):
     """Where the progress of a training is shown, within a `with` block."""
@@ -58,10 +61,10 @@ class PlainLines:
 
 
 def table(progress: Progress) -> Table:
-    held_out = " ".join(f"{accuracy:.3f}" for accuracy in progress.held_out) or "-"
+    held_out = " ".join(f"{accuracy:.3f}" for accuracy in progress.held_out[-LATELY:]) or "-"
     drawn = Table(
         title=f"Round {progress.round} of {progress.rounds}",
-        caption=f"Accuracy on held-out digits after each round: {held_out}",
+        caption=f"On held-out digits: {held_out}",
     )
     for heading in ("participant", "digits", "this round", "loss", "accuracy"):
         drawn.add_column(heading, justify="left" if heading == "this round" else "right")
