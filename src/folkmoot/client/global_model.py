@@ -15,12 +15,16 @@ class GlobalModel:
         self._hub = hub
         self._path = folder / "global-model"
         self._model_id = ""
+        self._round = -1
         self._etag = ""
 
-    def fetch(self, model_id: str) -> Tensors:
-        """The latest tensors of the model, read-only and still on the disk."""
-        known = self._etag if model_id == self._model_id else None
-        etag = self._hub.download_model(model_id, self._path, etag=known)
-        tensors = open_tensors(self._path)
-        self._model_id, self._etag = model_id, etag
-        return tensors
+    def fetch(self, model_id: str, round: int) -> Tensors:
+        """The tensors of the model after `round` rounds, read-only and still on the disk.
+
+        What was fetched for this very round, to test it, is not asked for again to train from it.
+        """
+        if (model_id, round) != (self._model_id, self._round):
+            known = self._etag if model_id == self._model_id else None
+            self._etag = self._hub.download_model(model_id, self._path, etag=known)
+            self._model_id, self._round = model_id, round
+        return open_tensors(self._path)

@@ -66,7 +66,7 @@ class Worker:
 
     def _fetch(self, task: Task) -> tuple[Weights, Schema]:
         with _refusals():
-            tensors: Tensors = self._patience.until_settled(lambda: self._model.fetch(task.model_id))
+            tensors: Tensors = self._patience.until_settled(lambda: self._model.fetch(task.model_id, task.round))
             return {name: np.array(tensor) for name, tensor in tensors.items()}, Schema.of(tensors)
 
     def _send(self, update: WrittenFile, task: Task, num_examples: int, metrics: Metrics) -> None:

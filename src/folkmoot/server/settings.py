@@ -78,7 +78,7 @@ def _databases() -> dict[str, dict[str, object]]:
     common = {"CONN_MAX_AGE": None, "CONN_HEALTH_CHECKS": not EMBEDDED}
     if EMBEDDED:
         sqlite = {
-            "ENGINE": "django.db.backends.sqlite3",
+            "ENGINE": "folkmoot.server.sqlite",
             "NAME": DATA_DIR / "folkmoot.sqlite3",
             "OPTIONS": {
                 "transaction_mode": "IMMEDIATE",

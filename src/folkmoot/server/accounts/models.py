@@ -7,7 +7,6 @@ import uuid
 
 from django.contrib.auth.models import AbstractUser
 from django.db import models
-from django.db.models import Q
 from django.utils import timezone
 
 
@@ -23,14 +22,9 @@ class User(AbstractUser):
 
 
 class TokenQuerySet(models.QuerySet["Token"]):
-    def valid(self) -> TokenQuerySet:
-        """Tokens that have not expired, of users who may sign in."""
-        unexpired = Q(expires_at=None) | Q(expires_at__gt=timezone.now())
-        return self.filter(unexpired, user__is_active=True).select_related("user")
-
     def matching(self, plain: str) -> TokenQuerySet:
-        """The token that these 40 hex digits are, valid or not."""
-        return self.filter(digest=Token.digest_of(plain))
+        """The token that these 40 hex digits are, valid or not, with its user."""
+        return self.filter(digest=Token.digest_of(plain)).select_related("user").order_by()
 
 
 class Token(models.Model):
@@ -51,6 +45,11 @@ class Token(models.Model):
 
     def __str__(self) -> str:
         return f"{self.prefix}... of {self.user_id}"
+
+    @property
+    def is_valid(self) -> bool:
+        """Whether it has not expired, and its user may sign in."""
+        return self.user.is_active and (self.expires_at is None or self.expires_at > timezone.now())
 
     @staticmethod
     def digest_of(plain: str) -> str:

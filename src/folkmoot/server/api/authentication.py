@@ -36,8 +36,8 @@ class BasicAuthentication(authentication.BasicAuthentication):
 
 def user_of(plain: str) -> tuple[User, Token]:
     """The user whose valid token this is; AuthenticationFailed for every other text."""
-    token = Token.objects.valid().matching(plain).first()
-    if token is None:
+    token = Token.objects.matching(plain).first()
+    if token is None or not token.is_valid:
         raise AuthenticationFailed("Invalid token.")
     return token.user, token
 

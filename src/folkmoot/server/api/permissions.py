@@ -69,10 +69,7 @@ class MayReportMetrics(BasePermission):
 
 
 def _is_involved(request: Request, model: Model) -> bool:
-    if model.owner_id == request.user.pk:
-        return True
-    training = Training.objects.filter(model=model).first()
-    return training is not None and _takes_part(request, training)
+    return model.owner_id == request.user.pk or Training.objects.involving(request.user).filter(model=model).exists()
 
 
 def _takes_part(request: Request, training: Training) -> bool:

@@ -33,10 +33,13 @@ class Message:
 @transaction.atomic
 def deliver(message: Message, recipients: Iterable[UUID]) -> None:
     """Write the message for all who do not have it yet; on commit wake their polls and push to their endpoints."""
+    said = Notification.objects.about(message.training_id, message.type, message.round).filter(attempt=message.attempt)
+    wanted = set(recipients)
+    if wanted <= set(said.filter(recipient__in=wanted).values_list("recipient_id", flat=True)):
+        return
     # In the order of the keys, as whoever locks several must; no_key, so that rows which refer to a user come in still.
-    users = list(User.objects.select_for_update(no_key=True).filter(pk__in=recipients).order_by("pk"))
-    said = Notification.objects.about(message.training_id, message.type, message.round)
-    have_it = set(said.filter(attempt=message.attempt, recipient__in=users).values_list("recipient_id", flat=True))
+    users = list(User.objects.select_for_update(no_key=True).filter(pk__in=wanted).order_by("pk"))
+    have_it = set(said.filter(recipient__in=wanted).values_list("recipient_id", flat=True))
     new = [user for user in users if user.pk not in have_it]
     for user in new:
         user.last_notification += 1
@@ -69,8 +72,10 @@ def waiting_for(user: User, *, after: int | None) -> tuple[list[Notification], i
 
     An `after` that was never given out (by a server that has since been restored, say) counts as none.
     """
-    # Read afresh, and before the notifications: what is written between the two belongs to the next poll.
-    last = User.objects.values_list("last_notification", flat=True).get(pk=user.pk)
+    # Of the user as this request found it, so before the notifications: what is written in between is in the next poll.
+    last = user.last_notification
+    if after == last:
+        return [], last
     mine = Notification.objects.filter(recipient=user)
     found = mine.open() if after is None or after > last else mine.filter(number__gt=after)
     notifications = list(found.order_by("number")[:1000])

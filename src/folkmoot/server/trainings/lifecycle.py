@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 from django.db import transaction
@@ -119,11 +120,11 @@ def check_may_submit(
     Raises NotAllowed for who takes no part, AlreadySubmitted for other bytes than the first, WrongState,
     RoundClosed or RoundNotOpen where nothing may come in.
     """
-    refusal = _refusal(training, participant, round)
+    is_awaited = _is_awaited(training, participant, round)
     # After the round was looked at: what has closed it meanwhile may be this very update, on another connection.
     earlier = Update.objects.filter(round__training=training, round__number=round, participant=participant).first()
-    if earlier is None and refusal is not None:
-        raise refusal
+    if earlier is None and not is_awaited:
+        raise _refusal(training, participant, round)
     if earlier is not None and earlier.received_sha256 != received_sha256:
         raise AlreadySubmitted(f"another update of yours counts in round {round} already")
     return earlier
@@ -132,10 +133,9 @@ def check_may_submit(
 @transaction.atomic
 def receive_metrics(model: Model, reporter: User, metrics: Mapping[str, float | bytes]) -> None:
     """Note the metrics; in a test round they are the reporter's answer, and the last answer closes the round."""
-    of_model = Training.objects.filter(model=model).first()
-    training = _locked_if_there(of_model.pk) if of_model else None
-    testing = _testing_round(training)
-    if training is None or testing is None or not testing.cohort.filter(pk=reporter.pk).exists():
+    training = _locked_if_there(model=model)
+    testing = _testing_round(training, cohort=reporter)
+    if training is None or testing is None:
         model.refresh_from_db(fields=["round"])
         note_metrics(model, metrics, reporter=reporter, step=model.round)
         return
@@ -149,7 +149,7 @@ def receive_metrics(model: Model, reporter: User, metrics: Mapping[str, float | 
 @transaction.atomic
 def excuse_from_test(training_id: UUID, user_id: UUID, *, round: int) -> None:
     """Do not wait for this participant's metrics: it counts as missing in this one test."""
-    training = _locked_if_there(training_id)
+    training = _locked_if_there(pk=training_id)
     testing = _testing_round(training)
     if training is not None and testing is not None and training.model.round == round:
         _dismiss(testing, [user_id])
@@ -159,7 +159,7 @@ def excuse_from_test(training_id: UUID, user_id: UUID, *, round: int) -> None:
 @transaction.atomic
 def finish_aggregation(round: Round, tensors: StoredTensors) -> bool:
     """Make these tensors the model; return False, changing nothing, if someone else has done so."""
-    training = _locked_if_there(round.training_id)
+    training = _locked_if_there(pk=round.training_id)
     current = Round.objects.filter(pk=round.pk, state=RoundState.AGGREGATING).first()
     if training is None or current is None or training.state != TrainingState.ONGOING:
         return False
@@ -183,7 +183,7 @@ def finish_aggregation(round: Round, tensors: StoredTensors) -> bool:
 @transaction.atomic
 def fail(training_id: UUID, reason: str) -> None:
     """The training cannot go on, for a reason that one sentence tells; nothing happens unless it is under way."""
-    training = _locked_if_there(training_id)
+    training = _locked_if_there(pk=training_id)
     if training is None or training.state != TrainingState.ONGOING:
         return
     for current in training.rounds.exclude(state__in=(RoundState.CLOSED, RoundState.FAILED)):
@@ -207,7 +207,7 @@ def delete(training: Training) -> None:
 @transaction.atomic
 def close_if_overdue(round: Round, now: datetime) -> None:
     """At the deadline: go on with those who answered if they suffice, else ask again, else give up."""
-    training = _locked_if_there(round.training_id)
+    training = _locked_if_there(pk=round.training_id)
     current = Round.objects.overdue(now).filter(pk=round.pk).first()
     if training is None or current is None:
         return
@@ -225,16 +225,16 @@ def close_if_overdue(round: Round, now: datetime) -> None:
 
 
 def _locked(training_id: UUID) -> Training:
-    training = _locked_if_there(training_id)
+    training = _locked_if_there(pk=training_id)
     if training is None:
         raise WrongState(f"Training {training_id} was removed meanwhile.")
     return training
 
 
-def _locked_if_there(training_id: UUID) -> Training | None:
+def _locked_if_there(**wanted: Any) -> Training | None:
     # Only the training's row is locked, and always first: whoever wants two rows gets them in one order.
     found = Training.objects.select_for_update(of=("self",)).select_related("model")
-    return found.filter(pk=training_id).first()
+    return found.filter(**wanted).first()
 
 
 def _move(training: Training, event: TrainingEvent) -> None:
@@ -263,16 +263,19 @@ def _open_round(training: Training, *, number: int) -> None:
     record(training.pk, "round_opened", {"round": number})
 
 
-def _refusal(training: Training, participant: User, number: int) -> FolkmootError | None:
-    """Why no update of this participant may come in now, if that is so."""
+def _is_awaited(training: Training, participant: User, number: int) -> bool:
+    """Whether the round is open to this participant: who leaves the training leaves the cohort too."""
+    open_to_it = training.rounds.filter(number=number, state=RoundState.OPEN, cohort=participant)
+    return training.state == TrainingState.ONGOING and open_to_it.exists()
+
+
+def _refusal(training: Training, participant: User, number: int) -> FolkmootError:
+    """Why no update of a participant that is not awaited may come in."""
     if not training.has_participant(participant):
         return NotAllowed(f"You are not a participant of training {training.pk}!")
     if training.state != TrainingState.ONGOING:
         return WrongState(f"Training with ID {training.pk} is in state {training.state}")
-    current = training.rounds.filter(state=RoundState.OPEN).first()
-    if current is not None and current.number == number:
-        if current.cohort.filter(pk=participant.pk).exists():
-            return None
+    if training.rounds.filter(number=number, state=RoundState.OPEN).exists():
         return RoundNotOpen(f"you joined during round {number}; you are asked from the next one")
     sentence = f"Training with ID {training.pk} is not currently in round {number}"
     begun = training.rounds.filter(number=number).exists() or number < training.model.round
@@ -309,10 +312,10 @@ def _is_last(training: Training, current: Round) -> bool:
     return current.number + 1 - first >= training.target_num_updates
 
 
-def _testing_round(training: Training | None) -> Round | None:
+def _testing_round(training: Training | None, **narrowed: Any) -> Round | None:
     if training is None or training.state != TrainingState.ONGOING:
         return None
-    return training.rounds.filter(state=RoundState.TESTING).first()
+    return training.rounds.filter(state=RoundState.TESTING, **narrowed).first()
 
 
 def _test_answers(training: Training) -> QuerySet[Metric]:

@@ -22,9 +22,11 @@ class TrainingQuerySet(models.QuerySet["Training"]):
         return self.filter(actor=user)
 
     def visible_to(self, user: User) -> TrainingQuerySet:
-        """Those that the user is the actor of, or takes part in; all of them for staff."""
-        if user.is_staff:
-            return self
+        """Those that involve the user; all of them for staff."""
+        return self if user.is_staff else self.involving(user)
+
+    def involving(self, user: User) -> TrainingQuerySet:
+        """Those that the user is the actor of, or takes part in."""
         return self.filter(Q(actor=user) | Q(pk__in=Participation.objects.filter(user=user).values("training")))
 
     def with_details(self) -> TrainingQuerySet:
