@@ -22,6 +22,7 @@ app = typer.Typer(
 app.command()(serve)
 app.command()(demo)
 app.add_typer(users, name="user")
+COMMANDS = ("serve", "demo", "user")
 
 
 def _show_version(wanted: bool) -> None:
@@ -47,6 +48,7 @@ def run(arguments: list[str]) -> int:
         if not arguments or error.exit_code != 2:
             typer.echo(error.format_message())
             return 2
-        raise Misconfigured(f"{error.format_message()} See folkmoot {' '.join(arguments[:1])} --help.") from error
+        command = f" {arguments[0]}" if arguments[0] in COMMANDS else ""
+        raise Misconfigured(f"{error.format_message()} See folkmoot{command} --help.") from error
     except typer.Abort:
         return 130

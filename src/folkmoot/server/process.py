@@ -65,9 +65,14 @@ def prepare(data_dir: Path, *, host: str = "127.0.0.1") -> None:
 
     import django
     from django.core.management import call_command
+    from django.db import OperationalError
 
     django.setup()
-    call_command("migrate", verbosity=0)
+    try:
+        call_command("migrate", verbosity=0)
+    except OperationalError as error:
+        reason = " ".join(str(error).split())
+        raise Misconfigured(f"the database cannot be used ({reason}); see FOLKMOOT_DATABASE_URL") from error
 
 
 def make_data_dir(data_dir: Path) -> None:
@@ -126,13 +131,17 @@ def check_certificate(serving: Serving) -> None:
 
 
 def _run(serving: Serving, listener: socket.socket, on_ready: Callable[[str], None]) -> None:
+    from django.conf import settings
+
     from folkmoot.server.asgi import application
     from folkmoot.server.outbox.events import release_leases
     from folkmoot.server.outbox.worker import Workers
     from folkmoot.server.storage import get_storage
 
     get_storage().prepare()
-    release_leases()
+    if settings.EMBEDDED:
+        # The data folder is ours alone, and with it the database; another one may have other servers.
+        release_leases()
     config = uvicorn.Config(
         application,
         log_level="warning",
