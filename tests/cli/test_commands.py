@@ -116,6 +116,18 @@ def test_a_wrong_environment_variable_is_named(folkmoot, name, value):
     assert is_one_line(folkmoot("serve", "--port", "0", **{name: value}), name)
 
 
+def test_a_database_that_does_not_answer_is_told_so(folkmoot):
+    nobody = "postgres://nobody@127.0.0.1:1/nothing"
+
+    run = folkmoot("serve", "--port", "0", FOLKMOOT_DATABASE_URL=nobody)
+
+    assert is_one_line(run, "the database cannot be used", "FOLKMOOT_DATABASE_URL")
+
+
+def test_an_unknown_command_is_told_so(folkmoot):
+    assert is_one_line(folkmoot("sing"), "'sing'", "See folkmoot --help.")
+
+
 def test_making_a_user_minds_the_environment_too(folkmoot):
     assert is_one_line(folkmoot("user", "add", "ada", FOLKMOOT_LEASE_SECONDS="x"), "FOLKMOOT_LEASE_SECONDS")
 

@@ -50,8 +50,8 @@ def trained(app):
     return tasks
 
 
-def asks(number, kind, training="t", round=0, model="m"):
-    body = {"round": round, "global_model_uuid": model, "local": {"epochs": 3}}
+def asks(number, kind, training="t", round=0, model="m", attempt=1):
+    body = {"round": round, "attempt": attempt, "global_model_uuid": model, "local": {"epochs": 3}}
     return {"id": number, "notification_type": kind, "training_uuid": training, "body": body, "created_at": ""}
 
 
@@ -130,6 +130,28 @@ def test_the_same_notification_twice_never_trains_twice(app, trained, scripted, 
 
     assert len(trained) == 1
     assert len(updates(scripted)) == 1
+
+
+def test_a_round_is_not_trained_again_for_another_attempt_once_its_update_is_taken(
+    app, trained, polls, serves_model, takes_updates
+):
+    polls([ask_to_train(1)], [ask_to_train(2, attempt=2)])
+
+    app.run()
+
+    assert len(trained) == 1
+
+
+def test_a_round_that_refused_an_update_is_trained_again_for_its_next_attempt(
+    app, trained, scripted, polls, serves_model, answer
+):
+    scripted.on("POST", paths.model("m"), answer(400, {"detail": "because", "code": "non_finite"}))
+    scripted.on("POST", paths.model("m"), answer(201, {"detail": "", "update_id": "u"}))
+    polls([ask_to_train(1)], [ask_to_train(2, attempt=2)])
+
+    app.run()
+
+    assert [task.attempt for task in trained] == [1, 2]
 
 
 def test_each_round_of_each_training_is_trained(app, trained, polls, serves_model, takes_updates):

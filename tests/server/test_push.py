@@ -205,6 +205,11 @@ def test_an_endpoint_that_cannot_be_reached_is_tried_again_and_then_left_alone(
         go()
         assert set(pushes(unreachable).values()) == {Push.PENDING}
         bring_forward()
+    # The start of the training is given up now; that of the round is tried for itself.
+    for _ in range(MAX_ATTEMPTS):
+        go()
+        assert sorted(pushes(unreachable).values()) == [Push.PENDING, Push.UNREACHABLE]
+        bring_forward()
     go()
 
     assert set(pushes(unreachable).values()) == {Push.UNREACHABLE}

@@ -25,6 +25,9 @@ logger = logging.getLogger("folkmoot.client")
 WAIT_SECONDS = 50
 """How long one poll asks the hub to wait; proxies often cut a connection that is silent for 60 s."""
 
+TAKEN = 0
+"""In place of an attempt, which count from 1: what the hub has taken is done, whatever attempt comes after."""
+
 
 class Participant:
     """Does the work that a hub asks for with the functions marked `@app.train` and `@app.evaluate`.
@@ -108,15 +111,16 @@ class Participant:
     def _once(self, notification: Notification, work: Callable[[Task], None]) -> None:
         """Do the work unless it is done: a hub that was restarted may ask again for what it has got."""
         task = Task.of(notification)
-        key = (task.training_id, notification.type, task.round, task.attempt)
-        if key in self._settled:
+        what = (task.training_id, notification.type, task.round)
+        if {(*what, TAKEN), (*what, task.attempt)} & self._settled:
             return
         try:
             work(task)
+            self._settled.add((*what, TAKEN))
         except Refused as refused:
             level = logging.ERROR if isinstance(refused.reason, InvalidInput) else logging.WARNING
             logger.log(level, "round %d: not taken: %s", task.round, refused.reason)
-        self._settled.add(key)
+            self._settled.add((*what, task.attempt))
 
 
 def _setting(name: str, meaning: str) -> str:

@@ -47,7 +47,7 @@ def deliver(message: Message, recipients: Iterable[UUID]) -> None:
     Notification.objects.bulk_create([_notification(message, user) for user in new], batch_size=500)
     for user in new:
         if user.message_endpoint:
-            record(user.pk, PUSH_DUE, lane=Lane.PUSHES)
+            record(user.pk, PUSH_DUE, {"number": user.last_notification}, lane=Lane.PUSHES)
     transaction.on_commit(lambda: wakeups.wake(user.pk for user in new))
 
 

@@ -21,7 +21,8 @@ from folkmoot.server.trainings.models import Round, Training
 
 def fail_training(event: Event) -> None:
     """What happens when an event of a training could not be handled, however often it was tried."""
-    lifecycle.fail(event.subject, f"{event.kind} could not be handled: {event.error}")
+    reason = event.error or "the server ended each time before it was done"
+    lifecycle.fail(event.subject, f"{event.kind} could not be handled: {reason}")
 
 
 @handles("round_opened", give_up=fail_training)
