@@ -8,7 +8,7 @@ from harness import World, wait_until
 from invariants import orphans, read
 
 BEFORE_COMMIT = ("upload.before_stream", "upload.mid_stream", "upload.after_blob", "upload.before_commit")
-AFTER_COMMIT = ("upload.after_commit",)
+AFTER_COMMIT = ("upload.after_commit", "upload.before_response")
 
 on_both = pytest.mark.parametrize("backend", ["sqlite", "postgres"], indirect=True)
 
