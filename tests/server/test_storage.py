@@ -238,10 +238,13 @@ def npz(array):
 
 
 small = upload(safetensors.numpy.save({"w": np.zeros(4, "f4")}))
-# No file may grow beyond 8 MiB: the same refusal that a full disk gives, without a disk of our own.
-resource.setrlimit(resource.RLIMIT_FSIZE, (8 * 2**20, 8 * 2**20))
+# No file may grow beyond this: the same refusal that a full disk gives, without a disk of our own.
+limit = 8 * 2**20 - 2000
+resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+cut = np.zeros(2**21 - 250, dtype="f4")
 large = np.arange(9 * 2**18, dtype="f4")
-for answer in (small, upload(safetensors.numpy.save({"w": large})), upload(npz(large))):
+uploads = [safetensors.numpy.save({"w": large}), safetensors.numpy.save({"w": cut}), npz(large)]
+for answer in (small, *map(upload, uploads)):
     print(answer.status_code, answer.json().get("code"), answer.headers.get("Retry-After"))
 print(ada.get(f"/api/models/{small.json()['model_id']}/").status_code)
 print(len(ada.get("/api/models/").json()), len(list((data_dir / "blobs" / "incoming").iterdir())))
@@ -256,6 +259,8 @@ def test_a_full_disk_refuses_an_upload_leaves_nothing_behind_and_goes_on_reading
     assert run.stdout.splitlines() == [
         "201 None None",
         # What came does not fit.
+        "507 storage_full 2",
+        # Nor does the last piece of this, of which a part does.
         "507 storage_full 2",
         # What came does, but not its tensors.
         "507 storage_full 2",
