@@ -116,7 +116,6 @@ PATHS = {
     "API_DOCS": "swagger-ui",
     "model": "model-detail",
     "model_metrics": "model-metrics",
-    "model_metadata": "model-metadata",
     "training": "training-detail",
     "training_start": "training-start",
     "training_clients": "training-clients",

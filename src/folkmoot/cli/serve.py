@@ -24,10 +24,10 @@ def serve(
 ) -> None:
     """Start a hub: database, event handling and API in one process. It stops cleanly on SIGTERM or Ctrl-C."""
     with needs("server"):
-        from folkmoot.server.process import Serving, serve as serve_until_stopped  # noqa: I001
+        from folkmoot.server import process
 
-    serving = Serving(host, port, data_dir.expanduser().absolute(), tls_cert, tls_key)
-    serve_until_stopped(serving, on_ready=lambda address: _announce(address, serving.data_dir))
+    serving = process.Serving(host, port, data_dir.expanduser().absolute(), tls_cert, tls_key)
+    process.serve(serving, on_ready=lambda address: _announce(address, serving.data_dir))
 
 
 def _announce(address: str, data_dir: Path) -> None:

@@ -19,10 +19,6 @@ def model_metrics(model_id: str) -> str:
     return f"{MODELS}{model_id}/metrics/"
 
 
-def model_metadata(model_id: str) -> str:
-    return f"{MODELS}{model_id}/metadata/"
-
-
 def training(training_id: str) -> str:
     return f"{TRAININGS}{training_id}/"
 

@@ -24,20 +24,31 @@ def replacing(path: Path) -> Iterator[BufferedRandom]:
     """
     temporary = path.with_name(f".{secrets.token_hex(8)}.part")
     try:
-        with temporary.open("xb+") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        _sync_directory(path.parent)
-    except BaseException as error:
+        with naming_full_disk(path.name):
+            with temporary.open("xb+") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+            sync_directory(path.parent)
+    except BaseException:
         temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno in _FULL:
-            raise StorageFull(f"no space left to write {path.name}") from error
         raise
 
 
-def _sync_directory(directory: Path) -> None:
+@contextmanager
+def naming_full_disk(what: str) -> Iterator[None]:
+    """Turn the system's report that disk, quota or largest file size is exhausted into StorageFull."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            raise StorageFull(f"no space left to write {what}") from error
+        raise
+
+
+def sync_directory(directory: Path) -> None:
+    """Return once the names in the directory would survive a power cut."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

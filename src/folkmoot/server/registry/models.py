@@ -9,11 +9,6 @@ from django.db import models
 from django.utils import timezone
 
 
-class ModelQuerySet(models.QuerySet["Model"]):
-    def with_checkpoint(self) -> ModelQuerySet:
-        return self.select_related("owner").prefetch_related("checkpoints")
-
-
 class Model(models.Model):
     """A global model: the template as it was uploaded, and a checkpoint of its tensors after each round."""
 
@@ -26,8 +21,6 @@ class Model(models.Model):
     format = models.CharField(max_length=20)
     template_sha256 = models.CharField(max_length=64)
     created_at = models.DateTimeField(default=timezone.now)
-
-    objects = ModelQuerySet.as_manager()
 
     class Meta:
         ordering = ("created_at", "id")

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from folkmoot.server.faults import fault_point
+from folkmoot.tensors.replacing import sync_directory
 
 
 class FolderStorage:
@@ -64,21 +65,13 @@ class FolderStorage:
     def _move(self, incoming: Path, target: Path) -> None:
         if not target.parent.exists():
             target.parent.mkdir(exist_ok=True)
-            _sync_folder(self.root)
+            sync_directory(self.root)
         incoming.replace(target)
         os.utime(target)
-        _sync_folder(target.parent)
+        sync_directory(target.parent)
 
     @contextmanager
     def _lock(self, kind: int) -> Iterator[None]:
         with (self.root / "lock").open("w") as file:
             fcntl.flock(file, kind)
             yield
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

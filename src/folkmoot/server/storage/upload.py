@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import weakref
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from django.conf import settings
 from django.core.files.uploadedfile import UploadedFile
 from django.core.files.uploadhandler import FileUploadHandler
 
-from folkmoot.errors import DigestMismatch, StorageFull, TooLarge
+from folkmoot.errors import DigestMismatch, TooLarge
 from folkmoot.server.faults import fault_point
 from folkmoot.server.storage import get_storage
+from folkmoot.tensors.replacing import naming_full_disk
 
 CHUNK_BYTES = 2**20
 
@@ -39,7 +37,7 @@ class IncomingFile(UploadedFile):
 
     def append(self, data: bytes) -> None:
         rest = memoryview(data)
-        with _full_disk_named():
+        with naming_full_disk("the upload"):
             while rest:
                 # A disk that is almost full takes a part, and says so only by the number.
                 rest = rest[self._bytes.write(rest) :]
@@ -49,7 +47,7 @@ class IncomingFile(UploadedFile):
 
     def sync(self) -> None:
         """Return once the bytes would survive a power cut."""
-        with _full_disk_named():
+        with naming_full_disk("the upload"):
             os.fsync(self._bytes.fileno())
 
     def check_digest(self, announced_sha256: str | None) -> None:
@@ -89,14 +87,3 @@ class BlobUploadHandler(FileUploadHandler):
     def upload_interrupted(self) -> None:
         if hasattr(self, "file"):
             self.file.close()
-
-
-@contextmanager
-def _full_disk_named() -> Iterator[None]:
-    """Turn the disk's report that it is full into StorageFull."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise StorageFull("no space left to store the upload") from error
-        raise
