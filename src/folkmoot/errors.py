@@ -4,6 +4,9 @@ FolkmootError
 ├── InvalidInput                    what came cannot be used; sending it again will not help
 │   ├── InvalidFile                     the bytes are no model file that can be read safely
 │   │   ├── UnsupportedContainer            a kind of file that is not taken
+│   │   ├── UnsafePickle                    a pickle that names something outside the short list of what is taken
+│   │   │   └── UnknownClass                    a whole module of a class that only its author has
+│   │   ├── ExternalData                    a file that leaves its tensors to other files
 │   │   └── TooLarge                        over a limit of bytes, tensors or names
 │   ├── SchemaMismatch                  tensors with other names, dtypes or shapes than the model's
 │   ├── NonFinite                       NaN or infinity in a tensor
@@ -50,6 +53,18 @@ class InvalidFile(InvalidInput):
 
 class UnsupportedContainer(InvalidFile):
     code = "unsupported_container"
+
+
+class UnsafePickle(InvalidFile):
+    code = "unsafe_pickle"
+
+
+class UnknownClass(UnsafePickle):
+    code = "unknown_class"
+
+
+class ExternalData(InvalidFile):
+    code = "external_data"
 
 
 class TooLarge(InvalidFile):

@@ -13,10 +13,12 @@ import numpy as np
 import pytest
 
 from folkmoot.aggregation import Strategy, Update, aggregate_files, find_strategy
+from folkmoot.aggregation.blocks import round_to
 from folkmoot.aggregation.mean import WeightedMean
 from folkmoot.aggregation.optimizers import SGD
 from folkmoot.errors import AggregationFailed, InvalidValue, NotAvailableYet, SchemaMismatch
 from folkmoot.tensors import TensorFile, write_tensors
+from folkmoot.tensors.schema import BFLOAT16, is_float
 
 FEDAVG = Strategy(WeightedMean(), SGD())
 
@@ -26,6 +28,7 @@ def random_tensors(random: np.random.Generator) -> dict[str, np.ndarray]:
     return {
         "double": random.standard_normal((3, 37)),
         "single": (random.standard_normal(1013) * 10.0 ** random.integers(-30, 30, 1013)).astype("f4"),
+        "brain": random.standard_normal(101).astype(BFLOAT16),
         "half": random.standard_normal((7, 11, 13)).astype("f2"),
         "scalar": np.float32(random.standard_normal()).reshape(()),
         "empty": np.zeros((0, 4), "f4"),
@@ -68,7 +71,7 @@ def slow_mean(a_round, name: str) -> np.ndarray:
         total = total + np.float64(update.num_examples) * tensors[name].astype("f8")
     mean = total / np.float64(sum(update.num_examples for update in a_round.updates))
     dtype = a_round.tensors[0][name].dtype
-    return mean.astype(dtype) if dtype.kind == "f" else np.rint(mean).astype(dtype)
+    return mean.astype(dtype) if is_float(dtype) else np.rint(mean).astype(dtype)
 
 
 def test_the_mean_is_exactly_the_float64_mean_rounded_once(random_round):
@@ -78,6 +81,20 @@ def test_the_mean_is_exactly_the_float64_mean_rounded_once(random_round):
         expected = slow_mean(random_round, name)
         np.testing.assert_array_equal(tensor, expected, err_msg=name)
         assert (tensor.dtype, tensor.shape) == (expected.dtype, expected.shape)
+
+
+@pytest.mark.parametrize(
+    ("exact", "nearest"),
+    [
+        (1 + 2**-8 + 2**-40, 1 + 2**-7),
+        (-(1 + 2**-8 + 2**-40), -(1 + 2**-7)),
+        (1 + 2**-8 - 2**-40, 1),
+        (1 + 2**-8, 1),
+        (2**-134 + 2**-170, 2**-133),
+    ],
+)
+def test_a_bfloat16_is_rounded_once_from_the_exact_value(exact, nearest):
+    assert float(round_to(np.array([exact]), BFLOAT16)[0]) == nearest
 
 
 def test_updates_count_by_their_examples(a_round):

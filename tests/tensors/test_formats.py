@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from folkmoot.errors import InvalidFile, SchemaMismatch, TooLarge, UnsupportedContainer
+from folkmoot.errors import InvalidFile, InvalidValue, SchemaMismatch, TooLarge, UnsupportedContainer
 from folkmoot.tensors import FORMATS, Limits, Schema, TensorFile, open_tensors, recognise, to_canonical, write_tensors
+from folkmoot.tensors.schema import BFLOAT16
 
+NEED_A_TEMPLATE = {"onnx"}
 RANDOM = np.random.default_rng(0)
 SAMPLE = {
     "layer2.weight": RANDOM.standard_normal((5, 7)).astype("f4"),
@@ -145,6 +147,32 @@ def test_the_template_keeps_its_metadata_and_order(tmp_path):
     FORMATS["safetensors"].write(template, {"x": np.array([1], "u1"), "y": np.array([2], "u1")}, tmp_path / "output")
 
     assert (tmp_path / "output").read_bytes() == template.read_bytes()[:-2] + b"\2\1"
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_tensors_become_a_file_of_a_format_that_needs_no_template(name, tmp_path):
+    if name in NEED_A_TEMPLATE:
+        with pytest.raises(InvalidValue, match=name):
+            FORMATS[name].export(SAMPLE, tmp_path / "model")
+        return
+
+    written = FORMATS[name].export(SAMPLE, tmp_path / "model")
+    again = FORMATS[name].export(SAMPLE, tmp_path / "again")
+
+    assert recognise(tmp_path / "model").NAME == name
+    assert_same(open_tensors(tmp_path / "model"), SAMPLE)
+    assert written == again
+    assert written.sha256 == hashlib.sha256((tmp_path / "model").read_bytes()).hexdigest()
+    assert written.num_bytes == (tmp_path / "model").stat().st_size
+
+
+def test_numpy_reads_an_npz_that_was_made_without_a_template(tmp_path):
+    values = np.array([[1, -2.5]])
+    FORMATS["npz"].export({"a.b/c": values, "half": values.astype(BFLOAT16)}, tmp_path / "model.npz")
+
+    loaded = np.load(tmp_path / "model.npz")
+
+    assert_same(loaded, {"a.b/c": values, "half": values.astype("f4")})
 
 
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])

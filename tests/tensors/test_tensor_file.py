@@ -21,7 +21,7 @@ from safetensors.numpy import load, save
 from folkmoot.errors import Internal, InvalidFile, InvalidInput, NonFinite, TooLarge
 from folkmoot.tensors import Limits, Schema, TensorFile, TensorFileWriter, TensorSpec, check_finite, write_tensors
 from folkmoot.tensors.array_blocks import BLOCK_ELEMENTS
-from folkmoot.tensors.schema import DTYPES
+from folkmoot.tensors.schema import BFLOAT16, DTYPES
 
 SAMPLE = {
     "layer.weight": np.arange(6, dtype="f4").reshape(2, 3),
@@ -61,8 +61,10 @@ def assert_same(actual, expected):
 
 # writing
 
+SHAPES = hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=5)
+BFLOAT16S = hnp.arrays("u2", SHAPES).map(lambda array: array.view(BFLOAT16))
 ARRAYS = st.sampled_from(sorted(DTYPES)).flatmap(
-    lambda name: hnp.arrays(DTYPES[name], hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=5))
+    lambda name: BFLOAT16S if name == "BF16" else hnp.arrays(DTYPES[name], SHAPES)
 )
 
 
@@ -349,7 +351,7 @@ def test_a_file_over_a_limit_is_too_large(path, limits):
 # finiteness
 
 
-@pytest.mark.parametrize("dtype", ["f2", "f4", "f8", ">f4"])
+@pytest.mark.parametrize("dtype", ["f2", "f4", "f8", ">f4", BFLOAT16])
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_a_value_that_is_not_finite_is_found_and_named(dtype, value):
     array = np.zeros((2, BLOCK_ELEMENTS), dtype)

@@ -20,6 +20,7 @@ import numpy.typing as npt
 from folkmoot.aggregation.strategy import Float64s, Source, Strategy, Update
 from folkmoot.errors import AggregationFailed
 from folkmoot.tensors import Schema
+from folkmoot.tensors.schema import BFLOAT16, is_float
 
 # Two float64 blocks and a raw one stay within the second-level cache of one core.
 BLOCK_ELEMENTS = 1 << 16
@@ -80,7 +81,7 @@ class BlockLoop:
             self.strategy.aggregator.aggregate(self._values_of_updates(block), aggregate)
             self.strategy.server_optimizer.step(aggregate, base=lambda: self._values_of_base(block), state={})
             rounded = round_to(aggregate, block.dtype)
-        self._check_finite(block, rounded if block.dtype.kind == "f" else aggregate)
+        self._check_finite(block, rounded if is_float(block.dtype) else aggregate)
         return rounded
 
     def _check_finite(self, block: Block, values: npt.NDArray[Any]) -> None:
@@ -120,7 +121,9 @@ class BlockLoop:
 
 def round_to(values: Float64s, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
     """Round to `dtype`, once; integers to nearest, half to even, within their range; not for NaN."""
-    if dtype.kind == "f":
+    if dtype == BFLOAT16:
+        return _to_float32_odd(values).astype(dtype)
+    if is_float(dtype):
         return values.astype(dtype)
     if dtype.kind == "b":
         return np.rint(values) > 0
@@ -129,3 +132,16 @@ def round_to(values: Float64s, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
     if int(highest) > limits.max:
         highest = np.nextafter(highest, 0)
     return np.clip(np.rint(values), limits.min, highest).astype(dtype)
+
+
+def _to_float32_odd(values: Float64s) -> npt.NDArray[np.float32]:
+    """Round towards zero, with the last bit set if anything was lost: what is rounded from there is rounded once.
+
+    Source: Boldo and Melquiond 2008, "Emulation of FMA and correctly rounded sums", https://doi.org/10.1109/TC.2007.70819
+    """
+    single = values.astype(np.float32)
+    wide = single.astype(np.float64)
+    bits = single.view(np.uint32)
+    bits -= np.abs(wide) > np.abs(values)
+    bits |= wide != values
+    return single

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
+
 from folkmoot.aggregation.blocks import BLOCK_ELEMENTS, BlockLoop, cut
 from folkmoot.aggregation.sources import FileSource, most_open_files
 from folkmoot.aggregation.strategy import Source, Strategy, Update
@@ -59,7 +61,7 @@ def aggregate_files(
         blocks = stack.enter_context(closing(loop.run(cut(model.schema, block_elements), threads or _processors())))
         writer = stack.enter_context(TensorFileWriter(output, model.schema))
         for block in blocks:
-            writer.write(block.data)
+            writer.write(block.view(np.uint8).data)
     num_bytes_read = len(ordered) * model.num_bytes
     return Report(writer.sha256, writer.num_bytes, len(ordered), num_bytes_read, time.perf_counter() - started)
 

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from folkmoot.tensors import Schema, Tensors, TensorSpec, check_fits
+from folkmoot.tensors.schema import is_float
 
 
 def fit(weights: Mapping[str, npt.ArrayLike], model: Schema) -> Tensors:
@@ -23,7 +24,7 @@ def fit(weights: Mapping[str, npt.ArrayLike], model: Schema) -> Tensors:
 
 
 def _cast(array: npt.NDArray[Any], wanted: TensorSpec | None) -> npt.NDArray[Any]:
-    if wanted is None or wanted.numpy_dtype.kind != "f" or array.dtype.kind not in "fiu":
+    if wanted is None or not is_float(wanted.numpy_dtype) or not (is_float(array.dtype) or array.dtype.kind in "iu"):
         return array
     with np.errstate(over="ignore"):  # the hub names the tensor that holds an infinity
         return array.astype(wanted.numpy_dtype, copy=False)

@@ -11,6 +11,7 @@ import dj_database_url
 from folkmoot.errors import Misconfigured
 from folkmoot.server import environment as env
 from folkmoot.server import secret_key
+from folkmoot.tensors.limits import Limits
 
 DATA_DIR = env.folder("FOLKMOOT_DATA_DIR", "folkmoot-data")
 DATABASE_URL = env.text("FOLKMOOT_DATABASE_URL", "")
@@ -28,6 +29,17 @@ PUSH_ALLOW = env.names("FOLKMOOT_PUSH_ALLOW", "")
 
 MAX_UPLOAD_BYTES = env.whole_number("FOLKMOOT_MAX_UPLOAD_BYTES", 20 * 2**30)
 MAX_JSON_BYTES = env.whole_number("FOLKMOOT_MAX_JSON_BYTES", 2**20)
+MODEL_FILE_LIMITS = Limits(
+    max_bytes=MAX_UPLOAD_BYTES,
+    max_header_bytes=env.whole_number("FOLKMOOT_MAX_HEADER_BYTES", 16 * 2**20),
+    max_tensors=env.whole_number("FOLKMOOT_MAX_TENSORS", 100_000),
+    max_name_length=env.whole_number("FOLKMOOT_MAX_NAME_LENGTH", 512),
+    max_members=env.whole_number("FOLKMOOT_MAX_MEMBERS", 4_096),
+    max_ratio=env.whole_number("FOLKMOOT_MAX_INFLATION", 200),
+    max_nesting=env.whole_number("FOLKMOOT_MAX_NESTING", 100),
+    max_pickle_ops=env.whole_number("FOLKMOOT_MAX_PICKLE_OPS", 2_000_000),
+    torch_classes=frozenset(env.names("FOLKMOOT_TORCH_CLASSES", "")),
+)
 MAX_NUM_EXAMPLES = env.whole_number("FOLKMOOT_MAX_NUM_EXAMPLES", 10**9)
 
 # Seconds: how long a worker owns an event before another may take it, how often overdue things are looked for,

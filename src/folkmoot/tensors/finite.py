@@ -6,14 +6,14 @@ import numpy as np
 
 from folkmoot.errors import NonFinite
 from folkmoot.tensors.array_blocks import BLOCK_ELEMENTS, array_blocks
-from folkmoot.tensors.schema import Tensors
+from folkmoot.tensors.schema import Tensors, is_float
 
 
 def check_finite(tensors: Tensors) -> None:
     """Raise NonFinite, naming the tensor and the place, if a value is NaN or infinite; reads block by block."""
     for name, tensor in tensors.items():
         array = np.asarray(tensor)
-        if array.dtype.kind != "f":
+        if not is_float(array.dtype):
             continue
         for number, block in enumerate(array_blocks(array, array.dtype)):
             finite = np.isfinite(block)

@@ -12,7 +12,8 @@ class Limits:
     """What a reader accepts before it answers TooLarge.
 
     `max_bytes` bounds the file, and for compressed formats also what it expands to; `max_ratio` is the
-    most that one compressed member may expand.
+    most that one compressed member may expand. `torch_classes` are those, as "module.Name", that a whole torch
+    module may name beyond torch's own: whoever downloads such a file runs them.
     """
 
     max_bytes: int = 16 * 1024 * MIB
@@ -21,6 +22,9 @@ class Limits:
     max_name_length: int = 512
     max_members: int = 4_096
     max_ratio: int = 200
+    max_nesting: int = 100
+    max_pickle_ops: int = 2_000_000
+    torch_classes: frozenset[str] = frozenset()
 
 
 TRUSTED = Limits(max_bytes=1 << 62, max_header_bytes=1 << 62)

@@ -7,14 +7,19 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, NamedTuple, overload
 
+import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
 from folkmoot.errors import InvalidFile, SchemaMismatch
 
 Tensors = Mapping[str, npt.NDArray[Any]]
+
+BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
+"""NumPy itself has none. To it this is a void of two bytes, so ask `is_float` and not for the dtype's kind."""
 
 # By rank: the reference implementation of safetensors writes the higher ranks first, which also aligns
 # every tensor to its own element size.
@@ -25,6 +30,7 @@ DTYPES: dict[str, np.dtype[Any]] = {
     "I16": np.dtype("<i2"),
     "U16": np.dtype("<u2"),
     "F16": np.dtype("<f2"),
+    "BF16": BFLOAT16,
     "I32": np.dtype("<i4"),
     "U32": np.dtype("<u4"),
     "F32": np.dtype("<f4"),
@@ -33,12 +39,17 @@ DTYPES: dict[str, np.dtype[Any]] = {
     "U64": np.dtype("<u8"),
 }
 _RANKS = {name: rank for rank, name in enumerate(DTYPES)}
-_NAMES = {(dtype.kind, dtype.itemsize): name for name, dtype in DTYPES.items()}
+_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
 def dtype_name(dtype: np.dtype[Any]) -> str:
     """The safetensors name of a dtype of either byte order; NumPy's own name where there is none."""
-    return _NAMES.get((dtype.kind, dtype.itemsize), dtype.name)
+    return _NAMES.get(dtype.newbyteorder("<"), dtype.name)
+
+
+def is_float(dtype: np.dtype[Any]) -> bool:
+    """Whether values of this dtype may be fractions, NaN and infinities."""
+    return dtype.kind == "f" or dtype == BFLOAT16
 
 
 METADATA = "__metadata__"
@@ -152,9 +163,15 @@ class Schema(Sequence[TensorSpec]):
 
 
 class StoredTensors(Mapping[str, npt.NDArray[Any]]):
-    """Tensors in a file, each read when it is asked for."""
+    """Tensors in a file, each read when it is asked for.
+
+    `tied` groups the names that are one and the same memory to whoever wrote the file; `trainable` says of a name
+    whether it is a parameter or a buffer. Both are empty where the format does not tell.
+    """
 
     schema: Schema
+    tied: tuple[tuple[str, ...], ...] = ()
+    trainable: Mapping[str, bool] = MappingProxyType({})
 
     def __iter__(self) -> Iterator[str]:
         return (spec.name for spec in self.schema)

@@ -146,5 +146,5 @@ def write_tensors(path: Path, tensors: Tensors) -> WrittenFile:
     with TensorFileWriter(path, schema) as writer:
         for spec in schema:
             for block in array_blocks(np.asarray(tensors[spec.name]), spec.numpy_dtype):
-                writer.write(block.data)
+                writer.write(block.view(np.uint8).data)  # bfloat16 has no buffer of its own
     return WrittenFile(writer.sha256, writer.num_bytes)

@@ -20,6 +20,11 @@ class Model(models.Model):
     round = models.PositiveIntegerField(default=0)
     format = models.CharField(max_length=20)
     template_sha256 = models.CharField(max_length=64)
+    # Groups of names that are one and the same tensor in the template: an update may not tear them apart.
+    tied = models.JSONField(default=list)
+    # Which model this one began as a copy of, and after how many of its rounds.
+    parent = models.ForeignKey("self", on_delete=models.SET_NULL, null=True, related_name="descendants")
+    parent_round = models.PositiveIntegerField(null=True)
     created_at = models.DateTimeField(default=timezone.now)
 
     class Meta:
@@ -34,13 +39,19 @@ class Model(models.Model):
 
 
 class Checkpoint(models.Model):
-    """The model's tensors after `round` rounds, as a TensorFile in the storage; round 0 is the upload's own."""
+    """The model's tensors after `round` rounds, as a TensorFile in the storage; round 0 is the upload's own.
+
+    Where only some tensors travel, the file has those; the others are in the files `beneath`, the uppermost first.
+    """
 
     id = models.BigAutoField(primary_key=True)
     model = models.ForeignKey(Model, on_delete=models.CASCADE, related_name="checkpoints")
     round = models.PositiveIntegerField()
     sha256 = models.CharField(max_length=64)
     num_bytes = models.PositiveBigIntegerField()
+    # Of each block of the file's data (see tensors/checksums.py); empty for files of a version that had none.
+    checksums = models.BinaryField(default=bytes)
+    beneath = models.JSONField(default=list)
     created_at = models.DateTimeField(default=timezone.now)
 
     class Meta:

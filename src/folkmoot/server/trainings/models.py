@@ -130,6 +130,11 @@ class Update(models.Model):
     received_sha256 = models.CharField(max_length=64)
     sha256 = models.CharField(max_length=64)
     num_bytes = models.PositiveBigIntegerField()
+    # Of each block of the TensorFile's data (see tensors/checksums.py).
+    checksums = models.BinaryField(default=bytes)
+    # As it came: the name of a format or "encoded", and the number of bytes.
+    format = models.CharField(max_length=20, default="")
+    received_bytes = models.PositiveBigIntegerField(default=0)
     num_examples = models.PositiveBigIntegerField()
     received_at = models.DateTimeField(default=timezone.now)
 

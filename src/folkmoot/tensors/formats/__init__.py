@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Protocol
 
 from folkmoot.errors import UnsupportedContainer
-from folkmoot.tensors.formats import npz, safetensors
+from folkmoot.tensors.formats import npz, onnx, safetensors
 from folkmoot.tensors.limits import Limits
 from folkmoot.tensors.schema import Tensors
 from folkmoot.tensors.tensor_file import WrittenFile, write_tensors
@@ -32,8 +32,14 @@ class Format(Protocol):
         Raises SchemaMismatch if `tensors` are not those of the template.
         """
 
+    def export(self, tensors: Tensors, output: Path) -> WrittenFile:
+        """Write a file of this format that holds `tensors` and nothing else; equal input gives equal bytes.
 
-FORMATS: dict[str, Format] = {module.NAME: module for module in (safetensors, npz)}
+        Raises InvalidValue where the format needs more than tensors.
+        """
+
+
+FORMATS: dict[str, Format] = {module.NAME: module for module in (safetensors, npz, onnx)}
 
 
 def recognise(path: Path) -> Format:

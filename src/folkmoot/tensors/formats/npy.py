@@ -6,6 +6,7 @@ Source: https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html
 from __future__ import annotations
 
 import ast
+import io
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -49,6 +50,14 @@ def parse_npy_header(name: str, prefix: bytes) -> NpyHeader:
             dtype = _dtype(name, descr)
             return NpyHeader(TensorSpec(name, dtype_name(dtype), shape), dtype, fortran_order, size)
     raise _no_array(name)
+
+
+def npy_prefix(dtype: np.dtype[Any], shape: tuple[int, ...]) -> bytes:
+    """The bytes before the values of a C-ordered array, as NumPy writes them."""
+    prefix = io.BytesIO()
+    fields = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(prefix, fields)
+    return prefix.getvalue()
 
 
 def _text(name: str, prefix: bytes) -> tuple[str, int]:

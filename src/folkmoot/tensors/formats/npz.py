@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import zipfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +14,11 @@ import numpy.typing as npt
 
 from folkmoot.errors import InvalidFile, TooLarge
 from folkmoot.tensors.array_blocks import array_blocks
-from folkmoot.tensors.formats.npy import MAX_PREFIX_BYTES, NpyHeader, parse_npy_header
+from folkmoot.tensors.formats.npy import MAX_PREFIX_BYTES, NpyHeader, npy_prefix, parse_npy_header
 from folkmoot.tensors.formats.zip_archive import STORED, Member, ZipArchive
 from folkmoot.tensors.limits import TRUSTED, Limits
 from folkmoot.tensors.replacing import replacing
-from folkmoot.tensors.schema import Schema, StoredTensors, Tensors, check_fits
+from folkmoot.tensors.schema import BFLOAT16, Schema, StoredTensors, Tensors, check_fits
 from folkmoot.tensors.tensor_file import WrittenFile
 
 NAME = "npz"
@@ -101,21 +103,48 @@ def write(template: Path, tensors: Tensors, output: Path) -> WrittenFile:
     """Write the template's members in their order, each with its own header, byte order and compression."""
     original = NpzFile(template, TRUSTED)
     check_fits(original.schema, Schema.of(tensors), what="checkpoint")
-    with replacing(output) as file:
-        with zipfile.ZipFile(file, "w") as archive:
-            for name in original.members:
-                _write_member(archive, original, name, np.asarray(tensors[name]))
-        file.seek(0)
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-        return WrittenFile(digest, file.tell())
+    with _writing(output) as archive:
+        for name, member in original.members.items():
+            header, array = original.headers[name], np.asarray(tensors[name])
+            blocks = array_blocks(array.T if header.fortran_order else array, header.dtype)
+            _write_member(archive, member.name, member.method, original.prefix(name), header.spec.num_bytes, blocks)
+    return _written(output)
 
 
-def _write_member(archive: zipfile.ZipFile, original: NpzFile, name: str, array: npt.NDArray[Any]) -> None:
-    header, member = original.headers[name], original.members[name]
-    entry = zipfile.ZipInfo(member.name, _FIRST_DATE)
-    entry.compress_type = member.method
-    entry.file_size = member.num_bytes  # lets zipfile decide whether it needs the 64-bit fields
+def export(tensors: Tensors, output: Path) -> WrittenFile:
+    """Write what numpy.savez would write; bfloat16, which NumPy does not have, becomes float32."""
+    with _writing(output) as archive:
+        for name in tensors:
+            array = np.asarray(tensors[name])
+            dtype = np.dtype("<f4") if array.dtype == BFLOAT16 else array.dtype.newbyteorder("<")
+            prefix, num_bytes = npy_prefix(dtype, array.shape), array.size * dtype.itemsize
+            _write_member(archive, name + _SUFFIX, STORED, prefix, num_bytes, array_blocks(array, dtype))
+    return _written(output)
+
+
+@contextmanager
+def _writing(output: Path) -> Iterator[zipfile.ZipFile]:
+    with replacing(output) as file, zipfile.ZipFile(file, "w") as archive:
+        yield archive
+
+
+def _written(output: Path) -> WrittenFile:
+    with output.open("rb") as file:
+        return WrittenFile(hashlib.file_digest(file, "sha256").hexdigest(), file.tell())
+
+
+def _write_member(
+    archive: zipfile.ZipFile,
+    name: str,
+    method: int,
+    prefix: bytes,
+    num_bytes: int,
+    blocks: Iterable[npt.NDArray[Any]],
+) -> None:
+    entry = zipfile.ZipInfo(name, _FIRST_DATE)
+    entry.compress_type = method
+    entry.file_size = len(prefix) + num_bytes  # lets zipfile decide whether it needs the 64-bit fields
     with archive.open(entry, "w") as file:
-        file.write(original.prefix(name))
-        for block in array_blocks(array.T if header.fortran_order else array, header.dtype):
-            file.write(block.data)
+        file.write(prefix)
+        for block in blocks:
+            file.write(block.view(np.uint8).data)

@@ -11,7 +11,7 @@ from folkmoot.tensors.array_blocks import array_blocks
 from folkmoot.tensors.limits import TRUSTED, Limits
 from folkmoot.tensors.replacing import replacing
 from folkmoot.tensors.schema import Schema, Tensors, check_fits
-from folkmoot.tensors.tensor_file import TensorFile, WrittenFile
+from folkmoot.tensors.tensor_file import TensorFile, WrittenFile, write_tensors
 
 NAME = "safetensors"
 EXTENSION = ".safetensors"
@@ -25,6 +25,11 @@ def read(path: Path, limits: Limits) -> TensorFile:
     return TensorFile.open(path, limits=limits)
 
 
+def export(tensors: Tensors, output: Path) -> WrittenFile:
+    """Write a canonical TensorFile."""
+    return write_tensors(output, tensors)
+
+
 def write(template: Path, tensors: Tensors, output: Path) -> WrittenFile:
     """Write the template's header, order and metadata included, and then the values of `tensors`."""
     original = TensorFile.open(template, limits=TRUSTED)
@@ -34,6 +39,7 @@ def write(template: Path, tensors: Tensors, output: Path) -> WrittenFile:
         file.write(original.header)
         for name in original.names_in_file_order:
             for block in array_blocks(np.asarray(tensors[name]), original[name].dtype):
-                digest.update(block.data)
-                file.write(block.data)
+                values = block.view(np.uint8).data
+                digest.update(values)
+                file.write(values)
     return WrittenFile(digest.hexdigest(), original.num_bytes)
