@@ -57,14 +57,15 @@ def fill_rounds(training_id: str, rounds: int) -> list[int]:
     """Have all participants' updates counted at once, round after round; return how many were new in each."""
     from folkmoot.server.outbox.events import handle_next_event
     from folkmoot.server.outbox.models import Lane
-    from folkmoot.server.registry.intake import StoredTensors
+    from folkmoot.server.registry.intake import StoredFile, StoredUpdate
     from folkmoot.server.trainings import lifecycle
     from folkmoot.server.trainings.models import Training
 
     training = Training.objects.get(pk=training_id)
     base = training.model.latest_checkpoint
     # What is in the updates does not matter here: everybody sends the model as it was.
-    facts: dict[str, Any] = {"tensors": StoredTensors(base.sha256, base.num_bytes), "received_sha256": base.sha256}
+    tensors = StoredFile(base.sha256, base.num_bytes, base.checksums)
+    facts: dict[str, Any] = {"stored": StoredUpdate("safetensors", base.sha256, base.num_bytes, tensors)}
     facts |= {"num_examples": 1, "metrics": {}}
     counts = []
     for number in range(rounds):

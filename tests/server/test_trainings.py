@@ -145,7 +145,7 @@ def test_a_value_that_makes_no_sense_is_refused_under_its_field(create, field, v
 
 @pytest.mark.parametrize(
     "option",
-    ["privacy", "selection", "min_available", "stop_when", "exchange", "encoding", "retention", "daisy_chain_period"],
+    ["privacy", "selection", "min_available", "stop_when", "encoding", "retention", "daisy_chain_period"],
 )
 def test_an_option_that_is_not_there_yet_is_never_silently_ignored(create, option):
     answer = create(options={option: 2})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import xxhash
 from hypothesis import given
@@ -28,7 +30,7 @@ def test_there_are_as_many_as_there_are_blocks(size, count):
 def test_it_does_not_matter_in_what_pieces_the_data_comes(cuts):
     checksums = BlockChecksums()
     places = [0, *sorted(cuts), len(DATA)]
-    for start, stop in zip(places, places[1:], strict=False):
+    for start, stop in pairwise(places):
         checksums.update(DATA[start:stop])
 
     assert checksums.digest() == block_checksums(DATA)

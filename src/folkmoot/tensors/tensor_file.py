@@ -68,6 +68,11 @@ class TensorFile(StoredTensors):
         return iter(self._spans)
 
     @property
+    def data(self) -> memoryview:
+        """Everything behind the header."""
+        return memoryview(self._file)[self.data_offset :]
+
+    @property
     def header(self) -> bytes:
         """The bytes before the data, as they are in the file."""
         return bytes(self._file[: self.data_offset])

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from folkmoot.errors import NotFound
+from folkmoot.server.registry.checkpoints import tensors_of
 from folkmoot.server.registry.models import Checkpoint, Model
 from folkmoot.server.storage import get_storage
 from folkmoot.tensors import formats
@@ -26,14 +27,15 @@ class Download:
 
     @property
     def etag(self) -> str:
-        parts = (self.model.template_sha256, self.checkpoint.sha256, self.model.format, WRITER_VERSION)
+        layers = (self.checkpoint.sha256, *self.checkpoint.beneath)
+        parts = (self.model.template_sha256, *layers, self.model.format, WRITER_VERSION)
         return f'"{hashlib.sha256(" ".join(parts).encode()).hexdigest()[:32]}"'
 
     @property
     def is_upload(self) -> bool:
         """Whether this is the file as it was uploaded, byte for byte."""
-        first = self.model.checkpoints.order_by("round").first()
-        return self.checkpoint == first
+        is_copy = self.model.parent_round is not None
+        return not is_copy and self.checkpoint == self.model.checkpoints.order_by("round").first()
 
     def path(self) -> tuple[Path, bool]:
         """Return a file with the bytes, and whether it is the caller's to remove."""
@@ -41,10 +43,10 @@ class Download:
         template = storage.path(self.model.template_sha256)
         if self.is_upload:
             return template, False
-        blob = storage.path(self.checkpoint.sha256)
-        tensors = TensorFile.open(blob, limits=TRUSTED)
-        if self.model.format == "safetensors" and TensorFile.open(template, limits=TRUSTED).is_canonical:
-            return blob, False
+        tensors = tensors_of(self.checkpoint)
+        is_plain = self.model.format == "safetensors" and TensorFile.open(template, limits=TRUSTED).is_canonical
+        if is_plain and isinstance(tensors, TensorFile):
+            return tensors.path, False
         made = storage.new_incoming()
         formats.FORMATS[self.model.format].write(template, tensors, made)
         return made, True

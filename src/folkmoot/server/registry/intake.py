@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,55 +12,89 @@ from django.conf import settings
 from folkmoot.server.storage import get_storage
 from folkmoot.server.storage.upload import IncomingFile
 from folkmoot.tensors import formats
+from folkmoot.tensors.checksums import block_checksums
+from folkmoot.tensors.conform import check_tied, conform
 from folkmoot.tensors.finite import check_finite
-from folkmoot.tensors.limits import TRUSTED, Limits
-from folkmoot.tensors.schema import Schema, check_fits
+from folkmoot.tensors.limits import TRUSTED
+from folkmoot.tensors.schema import Schema, Tensors
 from folkmoot.tensors.tensor_file import TensorFile, write_tensors
 
 
 @dataclass(frozen=True)
-class StoredTensors:
-    """A canonical TensorFile that is in the storage."""
+class StoredFile:
+    """A canonical TensorFile that is in the storage; `checksums` are those of its blocks."""
 
     sha256: str
     num_bytes: int
+    checksums: bytes
 
 
-def store_model(incoming: IncomingFile) -> tuple[str, StoredTensors]:
-    """Keep the file as it came, as the template, and its tensors; return the format's name and the tensors."""
-    format_name = formats.recognise(incoming.path).NAME
-    with _canonical(incoming) as (draft, tensors):
+@dataclass(frozen=True)
+class Expected:
+    """What an update must be: the tensors of `travelling`, of a model that has those of `model`."""
+
+    travelling: Schema
+    model: Schema
+    tied: Sequence[Sequence[str]] = ()
+
+
+@dataclass(frozen=True)
+class StoredModel:
+    """A model file that is in the storage twice: as it came, and its tensors."""
+
+    format: str
+    tensors: StoredFile
+    tied: Sequence[Sequence[str]]
+
+
+@dataclass(frozen=True)
+class StoredUpdate:
+    """The tensors of an update that are in the storage, and in what format and what bytes they came."""
+
+    format: str
+    received_sha256: str
+    received_bytes: int
+    tensors: StoredFile
+
+
+def store_model(incoming: IncomingFile) -> StoredModel:
+    """Keep the file as it came, as the template, and its tensors."""
+    kind = formats.recognise(incoming.path)
+    tensors = kind.read(incoming.path, settings.MODEL_FILE_LIMITS)
+    check_finite(tensors)
+    with _canonical(incoming, tensors) as (draft, stored):
         if draft != incoming.path:
-            get_storage().adopt(draft, tensors.sha256)
+            get_storage().adopt(draft, stored.sha256)
         get_storage().adopt(incoming.path, incoming.sha256)
-    return format_name, tensors
+    return StoredModel(kind.NAME, stored, getattr(tensors, "tied", ()))
 
 
-def store_update(incoming: IncomingFile, *, expected: Schema) -> StoredTensors:
+def store_update(incoming: IncomingFile, *, expected: Expected) -> StoredUpdate:
     """Keep the tensors of an update that fits; raises InvalidInput naming the tensor that does not."""
-    with _canonical(incoming, expected) as (draft, tensors):
-        get_storage().adopt(draft, tensors.sha256)
-    return tensors
+    kind = formats.recognise(incoming.path)
+    tensors = conform(kind.read(incoming.path, settings.MODEL_FILE_LIMITS), expected.travelling, expected.model)
+    check_finite(tensors)
+    check_tied(tensors, expected.tied)
+    with _canonical(incoming, tensors) as (draft, stored):
+        get_storage().adopt(draft, stored.sha256)
+    return StoredUpdate(kind.NAME, incoming.sha256, incoming.size or 0, stored)
+
+
+def described(path: Path, sha256: str, num_bytes: int) -> StoredFile:
+    """The file with the checksums of its blocks, which the storage may adopt then."""
+    file = TensorFile.open(path, limits=TRUSTED)
+    return StoredFile(sha256, num_bytes, block_checksums(file.data))
 
 
 @contextmanager
-def _canonical(incoming: IncomingFile, expected: Schema | None = None) -> Iterator[tuple[Path, StoredTensors]]:
-    """Check the tensors and give the path of their TensorFile: the file itself if it is one, else one made of it."""
-    tensors = formats.open_tensors(incoming.path, limits=Limits(max_bytes=settings.MAX_UPLOAD_BYTES))
-    if expected is not None:
-        check_fits(expected, Schema.of(tensors))
-    check_finite(tensors)
+def _canonical(incoming: IncomingFile, tensors: Tensors) -> Iterator[tuple[Path, StoredFile]]:
+    """Give the path of the tensors' TensorFile: the file itself if it is one, else one made of it."""
     if isinstance(tensors, TensorFile) and tensors.is_canonical:
-        yield incoming.path, StoredTensors(incoming.sha256, incoming.size or 0)
+        yield incoming.path, described(incoming.path, incoming.sha256, incoming.size or 0)
         return
     draft = get_storage().new_incoming()
     try:
         written = write_tensors(draft, tensors)
-        yield draft, StoredTensors(written.sha256, written.num_bytes)
+        yield draft, described(draft, written.sha256, written.num_bytes)
     finally:
         draft.unlink(missing_ok=True)
-
-
-def schema_of(sha256: str) -> Schema:
-    """The schema of a TensorFile in the storage; only its header is read."""
-    return TensorFile.open(get_storage().path(sha256), limits=TRUSTED).schema

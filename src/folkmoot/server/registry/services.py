@@ -11,6 +11,7 @@ from django.db import transaction
 from folkmoot.errors import InvalidValue
 from folkmoot.server.accounts.models import User
 from folkmoot.server.registry import intake
+from folkmoot.server.registry.intake import StoredFile
 from folkmoot.server.registry.models import Checkpoint, Metric, Model, Phase
 from folkmoot.server.storage.upload import IncomingFile
 
@@ -29,7 +30,7 @@ def upload_model(
     input_shape: Sequence[int | None] | None = None,
 ) -> Model:
     """Take in a model file of any known format; raises InvalidInput where it is none."""
-    format_name, tensors = intake.store_model(incoming)
+    stored = intake.store_model(incoming)
     with transaction.atomic():
         model = Model.objects.create(
             owner=owner,
@@ -37,11 +38,24 @@ def upload_model(
             description=description,
             round=round,
             input_shape=input_shape,
-            format=format_name,
+            format=stored.format,
             template_sha256=incoming.sha256,
+            tied=stored.tied,
         )
-        Checkpoint.objects.create(model=model, round=round, sha256=tensors.sha256, num_bytes=tensors.num_bytes)
+        add_checkpoint(model, round, stored.tensors)
     return model
+
+
+def add_checkpoint(model: Model, round: int, tensors: StoredFile, *, beneath: Sequence[str] = ()) -> Checkpoint:
+    """Note that the model's tensors after `round` rounds are these, over those of the files `beneath`."""
+    return Checkpoint.objects.create(
+        model=model,
+        round=round,
+        sha256=tensors.sha256,
+        num_bytes=tensors.num_bytes,
+        checksums=tensors.checksums,
+        beneath=list(beneath),
+    )
 
 
 @transaction.atomic
@@ -56,8 +70,13 @@ def clone(model: Model) -> Model:
         input_shape=model.input_shape,
         format=model.format,
         template_sha256=model.template_sha256,
+        tied=model.tied,
+        parent=model,
+        parent_round=model.round,
     )
-    Checkpoint.objects.create(model=copy, round=latest.round, sha256=latest.sha256, num_bytes=latest.num_bytes)
+    add_checkpoint(
+        copy, latest.round, StoredFile(latest.sha256, latest.num_bytes, bytes(latest.checksums)), beneath=latest.beneath
+    )
     return copy
 
 

@@ -13,7 +13,9 @@ from folkmoot.server.accounts.models import User
 from folkmoot.server.outbox.events import record
 from folkmoot.server.registry import services
 from folkmoot.server.registry.models import Model
+from folkmoot.server.trainings.exchange import check_patterns
 from folkmoot.server.trainings.models import Participation, Training
+from folkmoot.server.trainings.options import Options
 
 
 @transaction.atomic
@@ -30,6 +32,8 @@ def create_training(actor: User, *, model_id: str, clients: Iterable[str], **fie
     if model.owner_id != actor.pk:
         raise NotAllowed("You do not have permission to perform this action.")
     users = find_users(clients)
+    if patterns := Options.of(fields["options"]).exchange:
+        check_patterns(model, patterns)
     if Training.objects.filter(model=model).exists():
         model = services.clone(model)
     training = Training.objects.create(actor=actor, model=model, **fields)

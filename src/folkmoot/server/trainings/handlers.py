@@ -40,7 +40,7 @@ def announce_round(event: Event) -> None:
         "round": current.number,
         "attempt": current.attempt,
         "global_model_uuid": _model_id(current),
-        "local": current.training.settings.local,
+        **current.training.settings.for_participants(),
     }
     asked = Message(
         NotificationType.UPDATE_ROUND_START, event.subject, body, round=current.number, attempt=current.attempt

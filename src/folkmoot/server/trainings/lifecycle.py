@@ -5,7 +5,7 @@ What follows from an event is done by its handler (handlers.py), outside the tra
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -21,9 +21,9 @@ from folkmoot.server.accounts.models import User
 from folkmoot.server.faults import fault_point
 from folkmoot.server.notifications.delivery import settle, settle_training
 from folkmoot.server.outbox.events import record
-from folkmoot.server.registry.intake import StoredTensors
-from folkmoot.server.registry.models import Checkpoint, Metric, Model, Phase
-from folkmoot.server.registry.services import note_metrics
+from folkmoot.server.registry.intake import StoredFile, StoredUpdate
+from folkmoot.server.registry.models import Metric, Model, Phase
+from folkmoot.server.registry.services import add_checkpoint, note_metrics
 from folkmoot.server.trainings.models import Participation, Round, Training, Update
 from folkmoot.server.trainings.transitions import RoundEvent, TrainingEvent, next_round_state, next_training_state
 
@@ -77,8 +77,7 @@ def receive_update(
     participant: User,
     *,
     round: int,
-    tensors: StoredTensors,
-    received_sha256: str,
+    stored: StoredUpdate,
     num_examples: int,
     metrics: Mapping[str, float | bytes],
 ) -> tuple[Update, bool]:
@@ -88,16 +87,19 @@ def receive_update(
     `check_may_submit` raises.
     """
     training = _locked(training.pk)
-    earlier = check_may_submit(training, participant, round=round, received_sha256=received_sha256)
+    earlier = check_may_submit(training, participant, round=round, received_sha256=stored.received_sha256)
     if earlier is not None:
         return earlier, False
     current = training.rounds.get(number=round)
     update = Update.objects.create(
         round=current,
         participant=participant,
-        received_sha256=received_sha256,
-        sha256=tensors.sha256,
-        num_bytes=tensors.num_bytes,
+        format=stored.format,
+        received_sha256=stored.received_sha256,
+        received_bytes=stored.received_bytes,
+        sha256=stored.tensors.sha256,
+        num_bytes=stored.tensors.num_bytes,
+        checksums=stored.tensors.checksums,
         num_examples=num_examples,
     )
     note_metrics(training.model, metrics, reporter=participant, step=round, phase=Phase.TRAIN)
@@ -157,8 +159,11 @@ def excuse_from_test(training_id: UUID, user_id: UUID, *, round: int) -> None:
 
 
 @transaction.atomic
-def finish_aggregation(round: Round, tensors: StoredTensors) -> bool:
-    """Make these tensors the model; return False, changing nothing, if someone else has done so."""
+def finish_aggregation(round: Round, tensors: StoredFile, *, beneath: Sequence[str] = ()) -> bool:
+    """Make these tensors, over those of the files `beneath`, the model.
+
+    Returns False, changing nothing, if someone else has done so.
+    """
     training = _locked_if_there(pk=round.training_id)
     current = Round.objects.filter(pk=round.pk, state=RoundState.AGGREGATING).first()
     if training is None or current is None or training.state != TrainingState.ONGOING:
@@ -166,7 +171,7 @@ def finish_aggregation(round: Round, tensors: StoredTensors) -> bool:
     model = training.model
     model.round = current.number + 1
     model.save(update_fields=["round"])
-    Checkpoint.objects.create(model=model, round=model.round, sha256=tensors.sha256, num_bytes=tensors.num_bytes)
+    add_checkpoint(model, model.round, tensors, beneath=beneath)
     current.aggregated_at = timezone.now()
     if _is_tested(training, current):
         _move_round(current, RoundEvent.TEST)

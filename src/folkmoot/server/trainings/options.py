@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 AVAILABLE = (
     "aggregation",
     "daisy_chain_period",
+    "exchange",
     "local",
     "min_updates",
     "participants_may_steer",
@@ -23,7 +24,6 @@ NOT_YET = (
     "selection",
     "min_available",
     "stop_when",
-    "exchange",
     "encoding",
     "retention",
     "privacy",
@@ -40,6 +40,7 @@ class Options:
     min_updates: int | None = None
     tests: str = "every_round"
     participants_may_steer: bool | None = None
+    exchange: Sequence[str] = ()
     local: Mapping[str, Any] = field(default_factory=dict)
     aggregation: Mapping[str, Any] = field(default_factory=dict)
 
@@ -47,6 +48,10 @@ class Options:
     def of(cls, given: Mapping[str, Any]) -> Options:
         """Read checked options; those with no meaning here are left alone."""
         return cls(**{name: given[name] for name in cls.__dataclass_fields__ if name in given})
+
+    def for_participants(self) -> dict[str, Any]:
+        """What is told to those who are asked for an update; what was not chosen is left out."""
+        return {"local": self.local} | ({"exchange": self.exchange} if self.exchange else {})
 
 
 def unknown(given: Mapping[str, Any]) -> list[str]:

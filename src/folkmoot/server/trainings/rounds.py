@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from uuid import UUID
 
@@ -12,10 +14,15 @@ from folkmoot.aggregation import aggregate_files, find_strategy
 from folkmoot.aggregation.sources import FileSource
 from folkmoot.protocol.states import RoundState, TrainingState
 from folkmoot.server.faults import fault_point
-from folkmoot.server.registry.intake import StoredTensors
+from folkmoot.server.registry import checkpoints
+from folkmoot.server.registry.intake import StoredFile, described
+from folkmoot.server.registry.models import Checkpoint
 from folkmoot.server.storage import get_storage
-from folkmoot.server.trainings import lifecycle
+from folkmoot.server.trainings import exchange, lifecycle
 from folkmoot.server.trainings.models import Round, Update
+from folkmoot.tensors.layers import Selected
+from folkmoot.tensors.schema import Schema
+from folkmoot.tensors.tensor_file import write_tensors
 
 
 def aggregate(training_id: UUID, number: int) -> None:
@@ -26,28 +33,55 @@ def aggregate(training_id: UUID, number: int) -> None:
     current = full.first()
     if current is None:
         return
-    draft = get_storage().new_incoming()
-    try:
-        tensors = _aggregated(current, draft)
+    base = current.training.model.checkpoints.get(round=current.number)
+    model = checkpoints.schema_of(base)
+    travelling = exchange.travelling(current.training, model)
+    with _draft() as draft, _begun_with(base, travelling) as start:
+        tensors = _aggregated(current, start, draft)
         get_storage().adopt(draft, tensors.sha256)
-    finally:
-        draft.unlink(missing_ok=True)
     fault_point("round_full.blob_written")
-    lifecycle.finish_aggregation(current, tensors)
+    lifecycle.finish_aggregation(current, tensors, beneath=_beneath(base, travelling, model))
     fault_point("round_full.after_commit")
 
 
-def _aggregated(current: Round, draft: Path) -> StoredTensors:
+def _aggregated(current: Round, start: Path, draft: Path) -> StoredFile:
     training = current.training
-    base = training.model.checkpoints.get(round=current.number)
     report = aggregate_files(
         find_strategy(training.aggregation_method, training.settings.aggregation),
-        get_storage().path(base.sha256),
+        start,
         [_as_input(update) for update in current.updates.all()],
         draft,
     )
     fault_point("round_full.summed")
-    return StoredTensors(report.sha256, report.num_bytes)
+    return described(draft, report.sha256, report.num_bytes)
+
+
+@contextmanager
+def _begun_with(base: Checkpoint, travelling: Schema) -> Iterator[Path]:
+    """The file of the tensors that travel, as the round began with them: the checkpoint's own, or one made of it."""
+    if checkpoints.open_blob(base.sha256).schema == travelling:
+        yield get_storage().path(base.sha256)
+        return
+    with _draft() as draft:
+        write_tensors(draft, Selected(checkpoints.tensors_of(base), travelling))
+        yield draft
+
+
+def _beneath(base: Checkpoint, travelling: Schema, model: Schema) -> list[str]:
+    """The files with the tensors that did not travel; what the new checkpoint covers wholly is not among them."""
+    if travelling == model:
+        return []
+    covered = checkpoints.open_blob(base.sha256).schema == travelling
+    return [*([] if covered else [base.sha256]), *base.beneath]
+
+
+@contextmanager
+def _draft() -> Iterator[Path]:
+    draft = get_storage().new_incoming()
+    try:
+        yield draft
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def _as_input(update: Update) -> AggregationUpdate:

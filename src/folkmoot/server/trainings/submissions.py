@@ -11,6 +11,7 @@ from folkmoot.server.registry import intake
 from folkmoot.server.registry.models import Model
 from folkmoot.server.storage.upload import IncomingFile
 from folkmoot.server.trainings import lifecycle
+from folkmoot.server.trainings.exchange import expected_update
 from folkmoot.server.trainings.models import Training, Update
 
 
@@ -30,15 +31,12 @@ def submit(
     earlier = lifecycle.check_may_submit(training, participant, round=round, received_sha256=incoming.sha256)
     if earlier is not None:
         return earlier, False
-    # The upload's own checkpoint: the schema of a training's model never changes.
-    first = model.checkpoints.earliest("round")
-    tensors = intake.store_update(incoming, expected=intake.schema_of(first.sha256))
+    stored = intake.store_update(incoming, expected=expected_update(training))
     received = lifecycle.receive_update(
         training,
         participant,
         round=round,
-        tensors=tensors,
-        received_sha256=incoming.sha256,
+        stored=stored,
         num_examples=sample_size,
         metrics=metrics,
     )

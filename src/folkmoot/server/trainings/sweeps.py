@@ -31,4 +31,9 @@ def remove_orphaned_blobs() -> None:
 
 def _referenced() -> set[str]:
     columns = ((Model, "template_sha256"), (Checkpoint, "sha256"), (Update, "sha256"))
-    return {digest for model, column in columns for digest in model.objects.values_list(column, flat=True).iterator()}
+    digests = {
+        digest for model, column in columns for digest in model.objects.values_list(column, flat=True).iterator()
+    }
+    for beneath in Checkpoint.objects.exclude(beneath=[]).values_list("beneath", flat=True).iterator():
+        digests.update(beneath)
+    return digests

@@ -10,6 +10,9 @@ from rest_framework import serializers
 from folkmoot.errors import NotAvailableYet
 from folkmoot.server.trainings.options import NOT_YET
 
+MAX_PATTERNS = 100
+MAX_PATTERN_LENGTH = 512
+
 
 class OptionsSerializer(serializers.Serializer):
     """Checks what is known, refuses what is not available yet, leaves the rest alone."""
@@ -19,6 +22,12 @@ class OptionsSerializer(serializers.Serializer):
     min_updates = serializers.IntegerField(min_value=1, required=False)
     tests = serializers.ChoiceField(("every_round", "final", "never"), required=False)
     participants_may_steer = serializers.BooleanField(required=False)
+    exchange = serializers.ListField(
+        child=serializers.CharField(max_length=MAX_PATTERN_LENGTH),
+        min_length=1,
+        max_length=MAX_PATTERNS,
+        required=False,
+    )
     local = serializers.DictField(required=False)
     aggregation = serializers.DictField(required=False)
     uncertainty = serializers.DictField(required=False)

@@ -28,7 +28,7 @@ from folkmoot.server.api.serializers.models import (
 )
 from folkmoot.server.api.views.base import ResourceViewSet
 from folkmoot.server.faults import fault_point
-from folkmoot.server.registry import intake, services
+from folkmoot.server.registry import checkpoints, services
 from folkmoot.server.registry.downloads import download
 from folkmoot.server.registry.models import Model
 from folkmoot.server.storage.upload import IncomingFile
@@ -92,7 +92,7 @@ class ModelViewSet(mixins.ListModelMixin, ResourceViewSet):
     def metadata(self, request: Request, pk: str) -> Response:
         """What the model is, with its tensors' names, dtypes and shapes."""
         model = self.get_object()
-        schema = intake.schema_of(model.latest_checkpoint.sha256)
+        schema = checkpoints.schema_of(model.latest_checkpoint)
         return Response(MetadataSerializer(model, context={"schema": schema}).data)
 
     @extend_schema(responses=MetricSerializer(many=True))
