@@ -11,8 +11,10 @@ import numpy.typing as npt
 BLOCK_ELEMENTS = 1 << 18
 
 
-def array_blocks(array: npt.NDArray[Any], dtype: np.dtype[Any]) -> Iterator[npt.NDArray[Any]]:
+def array_blocks(
+    array: npt.NDArray[Any], dtype: np.dtype[Any], elements: int = BLOCK_ELEMENTS
+) -> Iterator[npt.NDArray[Any]]:
     """Yield the elements of `array` in C order, as contiguous arrays of `dtype`; only such pieces are copied."""
     flat = array.reshape(-1) if array.flags.c_contiguous else array.flat
-    for start in range(0, array.size, BLOCK_ELEMENTS):
-        yield np.ascontiguousarray(flat[start : start + BLOCK_ELEMENTS], dtype)
+    for start in range(0, array.size, elements):
+        yield np.ascontiguousarray(flat[start : start + elements], dtype)
