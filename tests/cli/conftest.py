@@ -14,6 +14,17 @@ import pytest
 FOLKMOOT = Path(sys.executable).with_name("folkmoot")
 READY = re.compile(r"Folkmoot is serving at (\S+) ")
 
+BLOCKED = """
+import sys
+
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {blocked}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+
+sys.meta_path.insert(0, Blocker())
+"""
+
 
 @pytest.fixture
 def environment():
@@ -36,6 +47,19 @@ def folkmoot(environment, tmp_path):
             timeout=60,
             check=False,
         )
+
+    return run
+
+
+@pytest.fixture
+def folkmoot_without(folkmoot, tmp_path):
+    """A function that runs a command where these packages are not installed."""
+
+    def run(*arguments, missing):
+        site = tmp_path / "site"
+        site.mkdir()
+        (site / "sitecustomize.py").write_text(BLOCKED.format(blocked=set(missing)))
+        return folkmoot(*arguments, PYTHONPATH=str(site))
 
     return run
 

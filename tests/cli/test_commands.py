@@ -28,6 +28,9 @@ def is_one_line(run, *words):
         (["serve"], ["--host", "--port", "--data-dir", "--tls-cert", "--tls-key"]),
         (["user"], ["add"]),
         (["user", "add"], ["--help", "--actor", "--staff", "--data-dir"]),
+        (["model"], ["show", "convert"]),
+        (["model", "show"], ["FILE", "--json"]),
+        (["model", "convert"], ["FILE", "OUTPUT", "--as", "--json"]),
         (["demo"], ["--participants", "--rounds", "--port", "--data-dir", "--keep", "--json"]),
     ],
 )
@@ -40,11 +43,11 @@ def test_every_command_says_how_it_is_used(folkmoot, tmp_path, command, words):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("command", [[], ["user"]])
+@pytest.mark.parametrize("command", [[], ["user"], ["model"]])
 def test_without_a_command_the_commands_are_shown(folkmoot, command):
     run = folkmoot(*command)
 
-    assert "add" in run.stdout or "serve" in run.stdout
+    assert any(command in run.stdout for command in ("add", "serve", "show"))
     assert "Traceback" not in run.stderr
 
 
@@ -70,6 +73,8 @@ def test_a_port_that_is_none_is_refused(folkmoot, command, port):
         (["serve", "extra"], "extra"),
         (["user", "fly"], "fly"),
         (["user", "add"], "Missing argument"),
+        (["model", "fly"], "fly"),
+        (["model", "show"], "Missing argument"),
         (["demo", "--participants", "many"], "--participants"),
     ],
 )
@@ -180,31 +185,6 @@ def test_a_name_that_is_none_is_refused(folkmoot, name):
 
 
 # Without what an extra brings
-
-
-BLOCKED = """
-import sys
-
-class Blocker:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {blocked}:
-            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
-
-sys.meta_path.insert(0, Blocker())
-"""
-
-
-@pytest.fixture
-def folkmoot_without(folkmoot, tmp_path):
-    """A function that runs a command where these packages are not installed."""
-
-    def run(*arguments, missing):
-        site = tmp_path / "site"
-        site.mkdir()
-        (site / "sitecustomize.py").write_text(BLOCKED.format(blocked=set(missing)))
-        return folkmoot(*arguments, PYTHONPATH=str(site))
-
-    return run
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from folkmoot.cli.demo import demo
+from folkmoot.cli.model import models
 from folkmoot.cli.serve import serve
 from folkmoot.cli.user import users
 from folkmoot.errors import Misconfigured
@@ -22,7 +23,8 @@ app = typer.Typer(
 app.command()(serve)
 app.command()(demo)
 app.add_typer(users, name="user")
-COMMANDS = ("serve", "demo", "user")
+app.add_typer(models, name="model")
+COMMANDS = ("serve", "demo", "user", "model")
 
 
 def _show_version(wanted: bool) -> None:
