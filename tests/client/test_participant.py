@@ -17,6 +17,7 @@ from folkmoot.client import Hub, Participant, Task
 from folkmoot.errors import InvalidInput, Misconfigured, NotAuthenticated
 from folkmoot.protocol import paths
 from folkmoot.tensors import TensorFile, write_tensors
+from folkmoot.tensors.schema import BFLOAT16
 
 TOKEN = "ab" * 20
 MODEL = {"layer.weight": np.arange(6, dtype=np.float32).reshape(2, 3), "layer.steps": np.array([7], np.int64)}
@@ -50,8 +51,8 @@ def trained(app):
     return tasks
 
 
-def asks(number, kind, training="t", round=0, model="m", attempt=1):
-    body = {"round": round, "attempt": attempt, "global_model_uuid": model, "local": {"epochs": 3}}
+def asks(number, kind, training="t", round=0, model="m", attempt=1, **body):
+    body |= {"round": round, "attempt": attempt, "global_model_uuid": model, "local": {"epochs": 3}}
     return {"id": number, "notification_type": kind, "training_uuid": training, "body": body, "created_at": ""}
 
 
@@ -365,6 +366,65 @@ def test_another_model_is_fetched_whole(
     app.run()
 
     assert scripted.received("GET", paths.model("n"))[0].headers["If-None-Match"] is None
+
+
+@pytest.fixture
+def two_rounds_of_exchange(scripted, polls, takes_updates, answer, model_bytes, tmp_path):
+    """The first download is the whole model, the second only the counter, which alone travels."""
+    write_tensors(tmp_path / "exchanged", {"layer.steps": np.array([8])})
+    exchanged = (tmp_path / "exchanged").read_bytes()
+    scripted.on("GET", paths.model("m"), answer(200, model_bytes, {"ETag": '"1"'}), answer(200, exchanged))
+    polls([ask_to_train(1, exchange=["*.steps"])], [ask_to_train(2, round=1, exchange=["*.steps"])])
+
+
+def test_only_the_tensors_that_travel_are_sent(app, trained, scripted, two_rounds_of_exchange, tmp_path):
+    app.run()
+
+    assert [list(tensors_of(update, tmp_path)) for update in updates(scripted)] == [["layer.steps"]] * 2
+    assert trained[0].exchange == ("*.steps",)
+
+
+def test_a_training_function_may_return_just_the_tensors_that_travel(app, scripted, two_rounds_of_exchange, tmp_path):
+    app.train(lambda weights, task: ({"layer.steps": weights["layer.steps"] + 1}, 1, {}))
+
+    app.run()
+
+    assert tensors_of(updates(scripted)[1], tmp_path)["layer.steps"].tolist() == [9]
+
+
+def test_what_does_not_travel_is_downloaded_once(app, scripted, two_rounds_of_exchange):
+    seen = []
+
+    @app.train
+    def train(weights, task):
+        seen.append({name: weights[name].tolist() for name in weights})
+        return weights, 1, {}
+
+    app.run()
+
+    downloads = scripted.received("GET", paths.model("m"))
+    assert [download.query.get("part") for download in downloads] == [None, ["exchange"]]
+    whole = {name: MODEL[name].tolist() for name in MODEL}
+    assert seen == [whole, whole | {"layer.steps": [8]}]
+
+
+def test_a_bfloat16_model_is_trained_as_float32_and_sent_as_bfloat16(
+    app, scripted, polls, takes_updates, answer, tmp_path
+):
+    write_tensors(tmp_path / "model", {"w": np.ones(2, BFLOAT16)})
+    scripted.on("GET", paths.model("m"), answer(200, (tmp_path / "model").read_bytes()))
+    polls([ask_to_train()])
+
+    @app.train
+    def train(weights, task):
+        assert weights["w"].dtype == np.float32
+        return {"w": weights["w"] * 1.001}, 1, {}
+
+    app.run()
+
+    sent = tensors_of(updates(scripted)[0], tmp_path)["w"]
+    assert sent.dtype == BFLOAT16
+    assert sent.astype("f4").tolist() == [1, 1]
 
 
 def test_it_evaluates_and_reports(app, trained, scripted, polls, serves_model, answer):

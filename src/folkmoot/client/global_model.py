@@ -1,30 +1,44 @@
-"""The model that the hub hands out, downloaded only when it has changed."""
+"""The model that the hub hands out, downloaded only when it has changed, and only as far as it can have changed."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from folkmoot.client.hub import Hub
+from folkmoot.client.task import Task
 from folkmoot.tensors import Tensors, open_tensors
+from folkmoot.tensors.layers import Layers
 
 
 class GlobalModel:
-    """Keeps the last file that was downloaded in `folder`."""
+    """Keeps the last model that was downloaded in `folder`; where only some tensors travel, in two files."""
 
     def __init__(self, hub: Hub, folder: Path) -> None:
         self._hub = hub
-        self._path = folder / "global-model"
-        self._model_id = ""
+        self._whole = folder / "global-model"
+        self._exchanged = folder / "exchanged-tensors"
+        self._known = ("", "")
         self._round = -1
         self._etag = ""
+        self._paths = [self._whole]
 
-    def fetch(self, model_id: str, round: int) -> Tensors:
-        """The tensors of the model after `round` rounds, read-only and still on the disk.
+    def fetch(self, task: Task) -> Tensors:
+        """The tensors of the task's model after `task.round` rounds, read-only and still on the disk.
 
         What was fetched for this very round, to test it, is not asked for again to train from it.
         """
-        if (model_id, round) != (self._model_id, self._round):
-            known = self._etag if model_id == self._model_id else None
-            self._etag = self._hub.download_model(model_id, self._path, etag=known)
-            self._model_id, self._round = model_id, round
-        return open_tensors(self._path)
+        asked = (task.training_id, task.model_id)
+        if (*self._known, self._round) != (*asked, task.round):
+            self._download(task, is_known=asked == self._known)
+            self._known, self._round = asked, task.round
+        layers = [open_tensors(path) for path in self._paths]
+        return Layers(layers) if len(layers) > 1 else layers[0]
+
+    def _download(self, task: Task, *, is_known: bool) -> None:
+        if is_known and task.exchange:
+            # What does not travel is what it was when this training first asked for work.
+            self._hub.download_model(task.model_id, self._exchanged, part="exchange")
+            self._paths = [self._exchanged, self._whole]
+        else:
+            self._etag = self._hub.download_model(task.model_id, self._whole, etag=self._etag if is_known else None)
+            self._paths = [self._whole]

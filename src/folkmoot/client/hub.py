@@ -93,14 +93,17 @@ class Hub:
             )
         return str(answer["model_id"])
 
-    def download_model(self, model_id: str, path: Path, *, round: int | None = None, etag: str | None = None) -> str:
+    def download_model(
+        self, model_id: str, path: Path, *, round: int | None = None, part: str | None = None, etag: str | None = None
+    ) -> str:
         """Write the latest weights, or those after `round` rounds, to `path`; returns their ETag.
 
         With the `etag` of an earlier download, `path` is left alone if the weights are still the same. It is replaced
         in one step and only when all bytes have come.
         """
         headers = {"If-None-Match": etag} if etag else {}
-        params = {} if round is None else {"round": round}
+        asked = {"round": round, "part": part}
+        params = {name: value for name, value in asked.items() if value is not None}
         with self._answer("GET", paths.model(model_id), headers=headers, params=params) as response:
             if response.status_code == httpx2.codes.NOT_MODIFIED and etag:
                 return etag

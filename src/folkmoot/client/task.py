@@ -18,7 +18,8 @@ class Task:
 
     `round` counts from 0; in an evaluation it is the number of rounds that made the model. `local` is what the actor
     wrote into the training's `options.local`. `attempt` counts from 1: a round that got too few updates in time is
-    tried again.
+    tried again. `exchange` are the patterns of the tensors that travel, if not all do; what a training function returns
+    beyond these is left out.
     """
 
     training_id: str
@@ -26,6 +27,7 @@ class Task:
     round: int
     local: dict[str, Any] = field(default_factory=dict)
     attempt: int = 1
+    exchange: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, notification: Notification) -> Task:
@@ -36,6 +38,7 @@ class Task:
             int(body["round"]),
             dict(body.get("local") or {}),
             int(body.get("attempt", 1)),
+            tuple(body.get("exchange") or ()),
         )
 
 

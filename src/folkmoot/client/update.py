@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from folkmoot.tensors import Schema, Tensors, TensorSpec, check_fits
+from folkmoot.tensors import Schema, Tensors, TensorSpec
+from folkmoot.tensors.conform import conform
 from folkmoot.tensors.schema import is_float
+from folkmoot.tensors.selection import select
 
 
-def fit(weights: Mapping[str, npt.ArrayLike], model: Schema) -> Tensors:
+def fit(weights: Mapping[str, npt.ArrayLike], model: Schema, exchange: Sequence[str] = ()) -> Tensors:
     """`weights` in the dtypes of `model`, where they are floats; raises SchemaMismatch naming what does not fit.
 
+    With the patterns `exchange` only the tensors that they name, whether or not the others are there.
     Other dtypes must be the model's own already: a rounded counter would be a silent error.
     """
     wanted = {spec.name: spec for spec in model}
     update = {name: _cast(np.asarray(array), wanted.get(name)) for name, array in weights.items()}
-    check_fits(model, Schema.of(update))
-    return update
+    return conform(update, select(model, exchange) if exchange else model, model)
 
 
 def _cast(array: npt.NDArray[Any], wanted: TensorSpec | None) -> npt.NDArray[Any]:

@@ -19,6 +19,7 @@ from folkmoot.client.task import Task
 from folkmoot.client.update import fit
 from folkmoot.errors import Conflict, FolkmootError, InvalidInput, NotAllowed, NotFound
 from folkmoot.tensors import Schema, Tensors, WrittenFile, write_tensors
+from folkmoot.tensors.schema import BFLOAT16
 
 logger = logging.getLogger("folkmoot.client")
 
@@ -52,7 +53,7 @@ class Worker:
         logger.info("round %d: training", task.round)
         trained, num_examples, metrics = _call(function, weights, task)
         with _refusals():
-            written = write_tensors(self._update_path, fit(trained, schema))
+            written = write_tensors(self._update_path, fit(trained, schema, task.exchange))
             self._send(written, task, num_examples, metrics)
 
     def evaluate(self, function: Evaluate | None, task: Task) -> None:
@@ -66,8 +67,8 @@ class Worker:
 
     def _fetch(self, task: Task) -> tuple[Weights, Schema]:
         with _refusals():
-            tensors: Tensors = self._patience.until_settled(lambda: self._model.fetch(task.model_id, task.round))
-            return {name: np.array(tensor) for name, tensor in tensors.items()}, Schema.of(tensors)
+            tensors: Tensors = self._patience.until_settled(lambda: self._model.fetch(task))
+            return {name: _workable(tensor) for name, tensor in tensors.items()}, Schema.of(tensors)
 
     def _send(self, update: WrittenFile, task: Task, num_examples: int, metrics: Metrics) -> None:
         started = time.monotonic()
@@ -83,6 +84,11 @@ class Worker:
         with _refusals():
             self._patience.until_settled(lambda: self._hub.upload_metrics(task.model_id, metrics))
         logger.info("round %d: evaluation sent", task.round)
+
+
+def _workable(tensor: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """A copy to work on; bfloat16, which NumPy and most of its friends do not know, as float32."""
+    return np.array(tensor, np.float32 if tensor.dtype == BFLOAT16 else None)
 
 
 @contextmanager

@@ -66,7 +66,7 @@ def announce_test(event: Event) -> None:
     current = _locked_round(event, state=RoundState.TESTING, number=number - 1)
     if current is None:
         return
-    body = {"round": number, "global_model_uuid": _model_id(current)}
+    body = {"round": number, "global_model_uuid": _model_id(current), **current.training.settings.exchanged()}
     message = Message(NotificationType.MODEL_TEST_ROUND, event.subject, body, round=number)
     deliver(message, current.cohort.values_list("pk", flat=True))
 

@@ -51,7 +51,11 @@ class Options:
 
     def for_participants(self) -> dict[str, Any]:
         """What is told to those who are asked for an update; what was not chosen is left out."""
-        return {"local": self.local} | ({"exchange": self.exchange} if self.exchange else {})
+        return {"local": self.local, **self.exchanged()}
+
+    def exchanged(self) -> dict[str, Any]:
+        """What tells which tensors travel, where not all do."""
+        return {"exchange": self.exchange} if self.exchange else {}
 
 
 def unknown(given: Mapping[str, Any]) -> list[str]:
