@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import pytest
 import safetensors.numpy
+import torch
 
 from folkmoot.errors import InvalidFile, InvalidValue, SchemaMismatch, TooLarge, UnsupportedContainer
 from folkmoot.tensors import FORMATS, Limits, Schema, TensorFile, open_tensors, recognise, to_canonical, write_tensors
@@ -45,6 +46,7 @@ WRITERS = {
     "safetensors": lambda path, **tensors: path.write_bytes(safetensors.numpy.save(tensors, metadata={"format": "np"})),
     "npz, stored": np.savez,
     "npz, compressed": np.savez_compressed,
+    "torch": lambda path, **tensors: torch.save({name: torch.from_numpy(tensors[name]) for name in tensors}, path),
     "onnx, raw": onnx_writer(raw=True),
     "onnx, typed": onnx_writer(raw=False),
 }

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Protocol
 
 from folkmoot.errors import UnsupportedContainer
-from folkmoot.tensors.formats import npz, onnx, safetensors
+from folkmoot.tensors.formats import npz, onnx, safetensors, torch_zip
 from folkmoot.tensors.limits import Limits
 from folkmoot.tensors.schema import Tensors
 from folkmoot.tensors.tensor_file import WrittenFile, write_tensors
@@ -39,7 +39,10 @@ class Format(Protocol):
         """
 
 
-FORMATS: dict[str, Format] = {module.NAME: module for module in (safetensors, npz, onnx)}
+FORMATS: dict[str, Format] = {module.NAME: module for module in (safetensors, npz, torch_zip, onnx)}
+"""In the order in which they are asked: npz knows its own zip archives, torch takes all others."""
+
+_OLD_TORCH = bytes.fromhex("8a0a6cfc9c46f9206aa85019")  # the number with which the pickle of torch before 1.6 begins
 
 
 def recognise(path: Path) -> Format:
@@ -49,7 +52,18 @@ def recognise(path: Path) -> Format:
     for candidate in FORMATS.values():
         if candidate.recognise(head):
             return candidate
-    raise UnsupportedContainer(f"this kind of file is not taken; taken are {', '.join(FORMATS)}")
+    raise UnsupportedContainer(f"{_kind(head)} is not taken; taken are {', '.join(FORMATS)}")
+
+
+def _kind(head: bytes) -> str:
+    """Say what a file is that nobody recognises, and what to do about it, where that is known."""
+    if head[:1] == b"\x80" and head[2:].startswith(_OLD_TORCH):
+        return "a file of torch before 1.6 (save it again with a current torch)"
+    if head[257:262] == b"ustar":
+        return "a tar archive (save the model again with a current torch)"
+    if head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
+        return "a bare pickle (use torch.save or numpy.savez)"
+    return "this kind of file"
 
 
 def open_tensors(path: Path, *, limits: Limits = Limits()) -> Tensors:  # noqa: B008 (frozen)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from folkmoot.errors import InvalidFile, TooLarge
@@ -33,12 +33,16 @@ _ENCRYPTED = 0x2041  # encrypted, strong encryption, masked headers
 _HAS_DESCRIPTOR = 0x0008
 _FULL_32 = 0xFFFFFFFF
 _ZIP64_EXTRA = 1
+_LOCAL_CRC, _CENTRAL_CRC = 14, 16
 _CHUNK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
 class Member:
-    """One file of an archive; `num_bytes` is its expanded size, `compressed_bytes` what it takes here."""
+    """One file of an archive; `num_bytes` is its expanded size, `compressed_bytes` what it takes here.
+
+    `crc_offsets` are the places in the file at which `crc` stands.
+    """
 
     name: str
     method: int
@@ -48,6 +52,7 @@ class Member:
     num_bytes: int
     header_offset: int
     data_offset: int = -1
+    crc_offsets: tuple[int, ...] = ()
 
 
 class ZipArchive:
@@ -57,7 +62,7 @@ class ZipArchive:
         self.file = map_file(path, limits)
         self._view = memoryview(self.file)
         start, stop, count = _directory(self._view, limits)
-        entries = sorted(_entries(self._view[start:stop], count), key=lambda member: member.header_offset)
+        entries = sorted(_entries(self._view[:stop], start, count), key=lambda member: member.header_offset)
         _check_members(entries, limits)
         self.members = list(_place(self._view[:start], entries))
 
@@ -124,13 +129,13 @@ def _end64(file: memoryview, end: int) -> tuple[int, int, int, int]:
     return offset, count, size, start
 
 
-def _entries(directory: memoryview, count: int) -> Iterator[Member]:
-    position = 0
+def _entries(directory: memoryview, position: int, count: int) -> Iterator[Member]:
     for _ in range(count):
         if position + _CENTRAL.size > len(directory):
             raise InvalidFile("the directory of the zip archive is cut off")
         (mark, _, _, flags, method, _, _, crc, packed, size, name_length, extra_length, comment_length,
          disk, _, _, offset) = _CENTRAL.unpack_from(directory, position)  # fmt: skip
+        crc_offset = position + _CENTRAL_CRC
         name_start = position + _CENTRAL.size
         extra_start = name_start + name_length
         position = extra_start + extra_length + comment_length
@@ -139,7 +144,7 @@ def _entries(directory: memoryview, count: int) -> Iterator[Member]:
         name = _name(bytes(directory[name_start:extra_start]))
         extra = directory[extra_start : extra_start + extra_length]
         size, packed, offset = _widen(extra, [size, packed, offset])
-        yield Member(name, method, flags, crc, packed, size, offset)
+        yield Member(name, method, flags, crc, packed, size, offset, crc_offsets=(crc_offset,))
     if position != len(directory):
         raise InvalidFile("the directory of the zip archive has more than its end record says")
 
@@ -196,7 +201,8 @@ def _place(file: memoryview, members: list[Member]) -> Iterator[Member]:
             raise InvalidFile("the members of the archive overlap or leave a gap")
         data_offset = position + _local_header_bytes(file[position:stop], member)
         _check_tail(file[data_offset:stop], member)
-        yield Member(**{**vars(member), "data_offset": data_offset})
+        crc_offsets = member.crc_offsets + tuple(_crc_offsets(file, member, data_offset, stop))
+        yield replace(member, data_offset=data_offset, crc_offsets=crc_offsets)
         position = stop
     if position != len(file):
         raise InvalidFile("the archive holds something that is not in its directory")
@@ -215,6 +221,17 @@ def _local_header_bytes(file: memoryview, member: Member) -> int:
     if not same:
         raise InvalidFile(f"{member.name!r} is not what the archive's directory says")
     return data_offset
+
+
+def _crc_offsets(file: memoryview, member: Member, data_offset: int, stop: int) -> Iterator[int]:
+    """Yield where a member's header and its data descriptor have its checksum; a header may leave it out."""
+    in_header = member.header_offset + _LOCAL_CRC
+    if file[in_header : in_header + 4] == struct.pack("<L", member.crc):
+        yield in_header
+    descriptor = data_offset + member.compressed_bytes
+    if descriptor < stop:
+        has_mark = (stop - descriptor) % 8 == 0  # three numbers, of which two may be wide, take 12 or 20 bytes
+        yield descriptor + len(_DESCRIPTOR_MARK) * has_mark
 
 
 def _check_tail(rest: memoryview, member: Member) -> None:
