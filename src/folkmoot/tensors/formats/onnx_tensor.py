@@ -48,11 +48,13 @@ _BITS: dict[str, np.dtype[Any]] = {"BOOL": np.dtype("u1"), "F16": np.dtype("<u2"
 # Nobody writes more: it is one for each number of a list that could be packed into one field.
 _MAX_FIELDS = 10_000
 _MAX_DIMENSIONS = 32
+# A small number is one byte in the file and up to eight in memory, where a tensor is whole when it is decoded.
+_MAX_GROWTH = 32 << 20
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Initializer:
-    """A tensor of a model; its values, as they are in the file, are `payload`, in the field number `field`.
+    """A tensor of a model, which has its values in the field number `field`.
 
     `num_field_bytes` counts what the fields with the values take in the message, with all that is around them.
     """
@@ -60,8 +62,13 @@ class Initializer:
     spec: TensorSpec
     message: Message
     field: int
-    payload: memoryview
     num_field_bytes: int
+
+    @property
+    def _payload(self) -> memoryview:
+        """The values as they are in the file; unpacked ones, put together, are what packed ones would be."""
+        held = [self.message.payload(field) for field in self.message if field.number == self.field]
+        return held[0] if len(held) == 1 else memoryview(b"".join(held))
 
     @property
     def _is_varint(self) -> bool:
@@ -78,14 +85,14 @@ class Initializer:
         if self._is_varint:
             flat = self._decoded()
         else:
-            flat = np.frombuffer(self.payload, self.spec.numpy_dtype, self.spec.num_elements)
+            flat = np.frombuffer(self._payload, self.spec.numpy_dtype, self.spec.num_elements)
         return flat.reshape(self.spec.shape)
 
     def _decoded(self) -> npt.NDArray[Any]:
         decoded = np.empty(self.spec.num_elements, self._bits)
         least, most = (0, 1) if self.spec.dtype == "BOOL" else (np.iinfo(self._bits).min, np.iinfo(self._bits).max)
         position = 0
-        for unsigned in protobuf.decode_varints(self.payload):
+        for unsigned in protobuf.decode_varints(self._payload):
             block = unsigned if self.field == UINT64_DATA else unsigned.view(np.int64)
             if block.min() < least or block.max() > most:
                 raise InvalidFile(f"tensor {self.spec.name} holds numbers that are no {self.spec.dtype}")
@@ -95,13 +102,17 @@ class Initializer:
         return decoded.view(self.spec.numpy_dtype)
 
     def check_size(self) -> None:
-        """Raise InvalidFile unless there are as many values as the dimensions say."""
+        """Raise InvalidFile unless there are as many values as the dimensions say, TooLarge if they swell too much."""
+        payload, spec = self._payload, self.spec
         if self._is_varint:
-            expected, actual, what = self.spec.num_elements, protobuf.count_varints(self.payload), "values"
+            expected, actual, what = spec.num_elements, protobuf.count_varints(payload), "values"
         else:
-            expected, actual, what = self.spec.num_bytes, len(self.payload), "bytes"
+            expected, actual, what = spec.num_bytes, len(payload), "bytes"
         if expected != actual:
-            raise InvalidFile(f"tensor {self.spec.name} should have {expected} {what} and has {actual}")
+            raise InvalidFile(f"tensor {spec.name} should have {expected} {what} and has {actual}")
+        if spec.num_bytes - len(payload) > _MAX_GROWTH:
+            sizes = f"{len(payload)} bytes in the file and {spec.num_bytes} in memory"
+            raise TooLarge(f"tensor {spec.name} takes {sizes}; tensors of this size have to be in raw_data")
 
     def encoded(self, array: npt.NDArray[Any]) -> Iterator[memoryview]:
         """Yield other values in blocks, in the encoding of this tensor."""
@@ -134,7 +145,7 @@ def read_initializer(message: Message, limits: Limits) -> Initializer:
     spec = TensorSpec(name, _dtype(name, fields), _shape(name, message, fields))
     number, held = _values(spec, fields)
     num_field_bytes = sum(field.stop - field.begin for field in held)
-    initializer = Initializer(spec, message, number, _payload(message, held), num_field_bytes)
+    initializer = Initializer(spec, message, number, num_field_bytes)
     initializer.check_size()
     return initializer
 
@@ -220,10 +231,3 @@ def _values(spec: TensorSpec, fields: dict[int, list[Field]]) -> tuple[int, list
     if held and not packed and not unpacked:
         raise InvalidFile(f"tensor {spec.name} has its values in several pieces or in a wrong type of field")
     return number, held
-
-
-def _payload(message: Message, held: list[Field]) -> memoryview:
-    """The values one after the other: put together, unpacked ones are what packed ones would be."""
-    if len(held) == 1:
-        return message.payload(held[0])
-    return memoryview(b"".join(message.payload(field) for field in held))

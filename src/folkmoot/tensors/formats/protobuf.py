@@ -39,7 +39,7 @@ class Field(NamedTuple):
     stop: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Message:
     """The fields between two places of a file; reading them raises InvalidFile where they are malformed."""
 
