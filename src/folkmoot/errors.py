@@ -20,9 +20,12 @@ FolkmootError
 │   ├── WrongState                      the training is in a state that does not take this
 │   ├── RoundClosed                     the round no longer takes updates
 │   ├── RoundNotOpen                    the round has not begun
-│   └── AlreadySubmitted                another update of this participant counts in this round
+│   ├── AlreadySubmitted                another update of this participant counts in this round
+│   ├── WrongOffset                     an upload goes on at another byte
+│   └── TooManyUploads                  more unfinished uploads than a user may have
 ├── AggregationFailed               the updates of a round cannot be made into a model
 ├── Unavailable                     for the moment; try again
+│   ├── TooSlow                         the request's body did not come in time
 │   └── StorageFull                     no space left where models are kept
 ├── Internal                        a fault of the server's own
 └── Misconfigured                   a setting, an argument or an environment variable is wrong
@@ -123,12 +126,30 @@ class AlreadySubmitted(Conflict):
     code = "already_submitted"
 
 
+class WrongOffset(Conflict):
+    """`offset` is where the upload goes on, where that is known."""
+
+    code = "wrong_offset"
+
+    def __init__(self, message: str, *, offset: int | None = None, code: str | None = None) -> None:
+        super().__init__(message, code=code)
+        self.offset = offset
+
+
+class TooManyUploads(Conflict):
+    code = "too_many_uploads"
+
+
 class AggregationFailed(FolkmootError):
     code = "aggregation_failed"
 
 
 class Unavailable(FolkmootError):
     code = "unavailable"
+
+
+class TooSlow(Unavailable):
+    code = "too_slow"
 
 
 class StorageFull(Unavailable):

@@ -31,6 +31,7 @@ OPEN_TO_USERS = (
     "GET models/",
     "GET trainings/",
     "GET notifications/",
+    "GET uploads/",
 )
 OPEN_TO_ALL = ("GET ", "GET schema/", "GET schema/swagger-ui/", "GET schema/redoc/")
 
@@ -128,6 +129,12 @@ def test_every_route_has_its_row(settings):
     elsewhere = {
         # test_rounds.py
         "POST models/<id>/",
+        "PUT models/<id>/update/",
+        # test_uploads.py
+        "GET uploads/<id>/",
+        "PATCH uploads/<id>/",
+        "DELETE uploads/<id>/",
+        "POST uploads/<id>/commit/",
         # test_accounts.py
         "POST users/",
         "GET users/<id>/",
@@ -136,5 +143,6 @@ def test_every_route_has_its_row(settings):
         # Open to everyone who has signed in: the thing made belongs to its maker.
         "POST models/",
         "POST trainings/",
+        "POST uploads/",
     }
     assert found - elsewhere == set(TABLE) | set(OPEN_TO_ALL) | set(OPEN_TO_USERS) - {"GET users/<user>/"}

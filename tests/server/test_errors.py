@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from folkmoot import errors
 from folkmoot.server.api.errors import STATUS
+from folkmoot.server.uploads.services import open_upload
 
 pytestmark = pytest.mark.django_db
 
@@ -28,6 +29,10 @@ ROUTES = {
     "models/<model>/": {"GET", "POST"},
     "models/<model>/metadata/": {"GET"},
     "models/<model>/metrics/": {"GET", "POST"},
+    "models/<model>/update/": {"PUT"},
+    "uploads/": {"GET", "POST"},
+    "uploads/<upload>/": {"GET", "PATCH", "DELETE"},
+    "uploads/<upload>/commit/": {"POST"},
     "trainings/": {"GET", "POST"},
     "trainings/<training>/": {"GET", "DELETE"},
     "trainings/<training>/start/": {"POST"},
@@ -46,6 +51,7 @@ def world(make_scene, as_):
         "token": scene.actor.tokens.get().pk,
         "model": scene.model_id,
         "training": scene.id,
+        "upload": open_upload(scene.actor, target="/api/models/", fields={}, size=1)[0].pk,
     }
 
     def path(route):
@@ -130,6 +136,8 @@ JSON_ROUTES = [
     ("POST", "tokens/"),
     ("POST", "models/<model>/metrics/"),
     ("POST", "trainings/"),
+    ("POST", "uploads/"),
+    ("POST", "uploads/<upload>/commit/"),
     ("PUT", "trainings/<training>/clients/"),
     ("DELETE", "trainings/<training>/clients/"),
 ]

@@ -7,6 +7,7 @@ USERS = "/api/users/"
 MYSELF = "/api/users/myself/"
 MODELS = "/api/models/"
 TRAININGS = "/api/trainings/"
+UPLOADS = "/api/uploads/"
 NOTIFICATIONS = "/api/notifications/"
 API_DOCS = "/api/schema/swagger-ui/"
 
@@ -17,6 +18,18 @@ def model(model_id: str) -> str:
 
 def model_metrics(model_id: str) -> str:
     return f"{MODELS}{model_id}/metrics/"
+
+
+def model_update(model_id: str) -> str:
+    return f"{MODELS}{model_id}/update/"
+
+
+def upload(upload_id: str) -> str:
+    return f"{UPLOADS}{upload_id}/"
+
+
+def upload_commit(upload_id: str) -> str:
+    return f"{UPLOADS}{upload_id}/commit/"
 
 
 def training(training_id: str) -> str:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import time
 from typing import Any, cast
 
 import django
 from a2wsgi import WSGIMiddleware
+from django.conf import settings
 from django.core.wsgi import get_wsgi_application
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "folkmoot.server.settings")
@@ -29,19 +32,36 @@ class Application:
         if self._long_poll.answers(scope):
             await self._long_poll(scope, receive, send)
         else:
-            await self._django(scope, _unbroken(receive), send)
+            await self._django(scope, Body(receive).receive, send)
 
 
-def _unbroken(receive: Receive) -> Receive:
-    """A body that breaks off is an error to its reader, where the bridge would take it for the body's end."""
+class Body:
+    """A request's body as its reader gets it: one that breaks off, or comes too slowly, is an error.
 
-    async def receive_or_fail() -> dict[str, Any]:
-        message = await receive()
+    The bridge would take the one for the body's end, and a thread would wait for the other for ever.
+    """
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._renew()
+
+    async def receive(self) -> dict[str, Any]:
+        started = time.monotonic()
+        async with asyncio.timeout(self._seconds_left):
+            message = await self._receive()
         if message["type"] == "http.disconnect":
             raise ConnectionResetError("the client has gone")
+        # Only the waiting counts, not what the server does with the bytes in between.
+        self._seconds_left -= time.monotonic() - started
+        self._bytes_wanted -= len(message.get("body", b""))
+        if self._bytes_wanted <= 0:
+            self._renew()
         return message
 
-    return receive_or_fail
+    def _renew(self) -> None:
+        # A few bytes buy no time: a byte a second would hold a thread as well as none.
+        self._seconds_left = settings.BODY_TIMEOUT_SECONDS
+        self._bytes_wanted = settings.MIN_BODY_BYTES
 
 
 application = Application()

@@ -28,6 +28,12 @@ PARTICIPANTS_MAY_STEER = env.flag("FOLKMOOT_PARTICIPANTS_MAY_STEER", True)
 PUSH_ALLOW = env.names("FOLKMOOT_PUSH_ALLOW", "")
 
 MAX_UPLOAD_BYTES = env.whole_number("FOLKMOOT_MAX_UPLOAD_BYTES", 20 * 2**30)
+# Of an upload that comes in chunks: the largest chunk; how many uploads a user may have under way, and of how many
+# bytes in all; for how long one is kept after its last chunk.
+MAX_CHUNK_BYTES = env.whole_number("FOLKMOOT_MAX_CHUNK_BYTES", 64 * 2**20)
+MAX_OPEN_UPLOADS = env.whole_number("FOLKMOOT_MAX_OPEN_UPLOADS", 16)
+MAX_OPEN_UPLOAD_BYTES = env.whole_number("FOLKMOOT_MAX_OPEN_UPLOAD_BYTES", 40 * 2**30)
+UPLOAD_EXPIRY_SECONDS = env.seconds("FOLKMOOT_UPLOAD_EXPIRY_SECONDS", 24 * 3600)
 MAX_JSON_BYTES = env.whole_number("FOLKMOOT_MAX_JSON_BYTES", 2**20)
 MODEL_FILE_LIMITS = Limits(
     max_bytes=MAX_UPLOAD_BYTES,
@@ -47,6 +53,9 @@ MAX_NUM_EXAMPLES = env.whole_number("FOLKMOOT_MAX_NUM_EXAMPLES", 10**9)
 LEASE_SECONDS = env.seconds("FOLKMOOT_LEASE_SECONDS", 30)
 SWEEP_SECONDS = env.seconds("FOLKMOOT_SWEEP_SECONDS", 5)
 ORPHAN_GRACE_SECONDS = env.seconds("FOLKMOOT_ORPHAN_GRACE_SECONDS", 3600)
+# How long the server waits for more of a request's body; in that time at least MIN_BODY_BYTES have to come.
+BODY_TIMEOUT_SECONDS = env.seconds("FOLKMOOT_BODY_TIMEOUT_SECONDS", 30)
+MIN_BODY_BYTES = 4096
 # The first pause before a failed event or push is tried again; each further one is twice as long.
 RETRY_SECONDS = env.seconds("FOLKMOOT_RETRY_SECONDS", 1)
 
@@ -65,10 +74,12 @@ INSTALLED_APPS = [
     "folkmoot.server.outbox",
     "folkmoot.server.notifications",
     "folkmoot.server.registry",
+    "folkmoot.server.uploads",
     "folkmoot.server.trainings",
 ]
 
 MIDDLEWARE = [
+    "folkmoot.server.api.content_encoding.refuse_encoded_bodies",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",

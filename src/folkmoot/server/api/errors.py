@@ -18,8 +18,11 @@ from folkmoot import errors
 # The seed's paths answer 400 where the state or the tensors are at fault; the code tells them apart.
 STATUS: dict[type[errors.FolkmootError], int] = {
     errors.StorageFull: status.HTTP_507_INSUFFICIENT_STORAGE,
+    errors.TooSlow: status.HTTP_408_REQUEST_TIMEOUT,
     errors.Unavailable: status.HTTP_503_SERVICE_UNAVAILABLE,
     errors.AlreadySubmitted: status.HTTP_409_CONFLICT,
+    errors.WrongOffset: status.HTTP_409_CONFLICT,
+    errors.TooManyUploads: status.HTTP_409_CONFLICT,
     errors.Conflict: status.HTTP_400_BAD_REQUEST,
     errors.DigestMismatch: status.HTTP_422_UNPROCESSABLE_ENTITY,
     errors.TooLarge: status.HTTP_413_REQUEST_ENTITY_TOO_LARGE,
@@ -51,6 +54,8 @@ def _as_domain_error(error: Exception) -> errors.FolkmootError | None:
             return errors.Unavailable("The database is busy; try again.")
         case RequestDataTooBig() | TooManyFieldsSent() | TooManyFilesSent():
             return errors.TooLarge("the request is larger than is taken here")
+        case UnreadablePostError(__cause__=TimeoutError()):
+            return errors.TooSlow("the request's body did not come in time")
         case UnreadablePostError():
             return errors.InvalidInput("the request broke off", code="incomplete_request")
         case RecursionError():
@@ -65,6 +70,11 @@ def _response(error: errors.FolkmootError) -> Response:
     response = Response({"detail": error.message, "code": error.code}, status=STATUS[kind])
     if isinstance(error, errors.Unavailable):
         response["Retry-After"] = str(RETRY_AFTER_SECONDS)
+    if isinstance(error, errors.TooSlow):
+        # The rest of the body may come yet, and nobody waits for it.
+        response["Connection"] = "close"
+    if isinstance(error, errors.WrongOffset) and error.offset is not None:
+        response["Upload-Offset"] = str(error.offset)
     return response
 
 

@@ -9,6 +9,7 @@ from rest_framework.views import APIView
 
 from folkmoot.server.registry.models import Model
 from folkmoot.server.trainings.models import Training
+from folkmoot.server.uploads.models import Upload
 
 
 class RegistrationIsOpen(BasePermission):
@@ -66,6 +67,13 @@ class MayReportMetrics(BasePermission):
 
     def has_object_permission(self, request: Request, view: APIView, model: Model) -> bool:
         return _is_involved(request, model)
+
+
+class IsUploader(BasePermission):
+    """Who has opened it: an upload is nobody else's business until it is committed."""
+
+    def has_object_permission(self, request: Request, view: APIView, upload: Upload) -> bool:
+        return upload.owner_id == request.user.pk
 
 
 def _is_involved(request: Request, model: Model) -> bool:

@@ -8,6 +8,7 @@ from rest_framework.routers import APIRootView, DefaultRouter, Route
 from folkmoot.server.api.views.models import ModelViewSet
 from folkmoot.server.api.views.notifications import NotificationViewSet
 from folkmoot.server.api.views.trainings import TrainingViewSet
+from folkmoot.server.api.views.uploads import UploadViewSet
 from folkmoot.server.api.views.users import TokenViewSet, UserViewSet
 
 
@@ -34,5 +35,6 @@ router = Router()
 router.register("users", UserViewSet, basename="user")
 router.register("tokens", TokenViewSet, basename="token")
 router.register("models", ModelViewSet, basename="model")
+router.register("uploads", UploadViewSet, basename="upload")
 router.register("trainings", TrainingViewSet, basename="training")
 router.register("notifications", NotificationViewSet, basename="notification")

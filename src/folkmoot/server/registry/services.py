@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
+from uuid import UUID, uuid4
 
 from django.db import transaction
 
@@ -28,11 +29,13 @@ def upload_model(
     description: str,
     round: int = 0,
     input_shape: Sequence[int | None] | None = None,
+    id: UUID | None = None,  # noqa: A002
 ) -> Model:
     """Take in a model file of any known format; raises InvalidInput where it is none."""
     stored = intake.store_model(incoming)
     with transaction.atomic():
         model = Model.objects.create(
+            id=id or uuid4(),
             owner=owner,
             name=name,
             description=description,

@@ -15,21 +15,33 @@ from folkmoot.tensors.replacing import sync_directory
 
 
 class FolderStorage:
-    """Keeps blobs below `root`; files on their way in live in `<root>/incoming`, on the same file system."""
+    """Keeps blobs below `root`; on the same file system, `<root>/incoming` has files on their way in.
+
+    Those of uploads that come in chunks are in `<root>/partial`, and outlive the process.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self._incoming = root / "incoming"
+        self._partial = root / "partial"
 
     def prepare(self) -> None:
         """Make the folders, and remove what an earlier process left half-way; nothing may be coming in yet."""
         self._incoming.mkdir(parents=True, exist_ok=True)
+        self._partial.mkdir(exist_ok=True)
         for leftover in self._incoming.iterdir():
             leftover.unlink()
 
     def new_incoming(self) -> Path:
         """A path for a file on its way in."""
         return self._incoming / uuid.uuid4().hex
+
+    def partial(self, name: str) -> Path:
+        """Where the file of an upload in chunks is, or would be."""
+        return self._partial / name
+
+    def partials(self) -> Iterator[Path]:
+        return self._partial.iterdir()
 
     def path(self, sha256: str) -> Path:
         """Where the blob is, or would be."""

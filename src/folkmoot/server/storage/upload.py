@@ -1,11 +1,15 @@
-"""Taking in a file of a multipart request: it streams to disk, and is hashed on the way."""
+"""Taking in a file: it streams to disk, and is hashed on the way."""
 
 from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import weakref
-from typing import Any
+from collections.abc import Iterator
+from io import FileIO
+from pathlib import Path
+from typing import Any, Self
 
 from django.conf import settings
 from django.core.files.uploadedfile import UploadedFile
@@ -22,13 +26,24 @@ CHUNK_BYTES = 2**20
 class IncomingFile(UploadedFile):
     """A file on its way in; closing it removes it, unless the storage adopted it meanwhile."""
 
-    def __init__(self, name: str | None) -> None:
+    def __init__(self, name: str | None, *, contents: Path | None = None) -> None:
         self.path = get_storage().new_incoming()
         self._sha256 = hashlib.sha256()
         self._remove = weakref.finalize(self, self.path.unlink, missing_ok=True)
-        self._bytes = self.path.open("w+b", buffering=0)
+        if contents is not None:
+            _link(contents, self.path)
+        self._bytes = self.path.open("r+b" if contents else "w+b", buffering=0)
         self._num_bytes = 0
         super().__init__(file=self._bytes, name=name, size=0)
+
+    @classmethod
+    def linked_to(cls, path: Path) -> Self:
+        """Of bytes that are on the disk already: they get a second name, and this removes only that."""
+        incoming = cls("the upload", contents=path)
+        for block in incoming.blocks():
+            incoming._count(block)
+        incoming.sync()  # a copy is new to the disk
+        return incoming
 
     @property
     def sha256(self) -> str:
@@ -36,14 +51,14 @@ class IncomingFile(UploadedFile):
         return self._sha256.hexdigest()
 
     def append(self, data: bytes) -> None:
-        rest = memoryview(data)
         with naming_full_disk("the upload"):
-            while rest:
-                # A disk that is almost full takes a part, and says so only by the number.
-                rest = rest[self._bytes.write(rest) :]
-        self._sha256.update(data)
-        self._num_bytes += len(data)
-        self.size = self._num_bytes
+            write_all(self._bytes, data)
+        self._count(data)
+
+    def blocks(self) -> Iterator[bytes]:
+        """The bytes from the beginning, in blocks."""
+        self._bytes.seek(0)
+        return iter(lambda: self._bytes.read(CHUNK_BYTES), b"")
 
     def sync(self) -> None:
         """Return once the bytes would survive a power cut."""
@@ -58,6 +73,28 @@ class IncomingFile(UploadedFile):
     def close(self) -> None:
         super().close()
         self._remove()
+
+    def _count(self, data: bytes) -> None:
+        self._sha256.update(data)
+        self._num_bytes += len(data)
+        self.size = self._num_bytes
+
+
+def write_all(file: FileIO, data: bytes) -> None:
+    """Write to a file without a buffer until everything is written."""
+    rest = memoryview(data)
+    while rest:
+        # A disk that is almost full takes a part, and says so only by the number.
+        rest = rest[file.write(rest) :]
+
+
+def _link(path: Path, name: Path) -> None:
+    try:
+        name.hardlink_to(path)
+    except OSError:
+        # A file system that knows no second names.
+        with naming_full_disk("the upload"):
+            shutil.copyfile(path, name)
 
 
 class BlobUploadHandler(FileUploadHandler):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from folkmoot.errors import NotFound
+from folkmoot.errors import AlreadySubmitted, NotFound
 from folkmoot.server.accounts.models import User
 from folkmoot.server.faults import fault_point
 from folkmoot.server.registry import intake
@@ -25,9 +25,7 @@ def submit(
     metrics: Mapping[str, float | bytes],
 ) -> tuple[Update, bool]:
     """Count the update; return it, and whether it is new. Raises what `lifecycle.receive_update` and intake raise."""
-    training = Training.objects.select_related("model").filter(model=model).first()
-    if training is None:
-        raise NotFound(f"Model with ID {model.pk} does not have a training process running")
+    training = _training_of(model)
     earlier = lifecycle.check_may_submit(training, participant, round=round, received_sha256=incoming.sha256)
     if earlier is not None:
         return earlier, False
@@ -42,3 +40,22 @@ def submit(
     )
     fault_point("upload.after_commit")
     return received
+
+
+def check(model: Model, participant: User, *, round: int, received_sha256: str = "") -> None:
+    """See, before the bytes come, that the update may; raises what `submit` would.
+
+    Without its digest, one after another is let pass: it may be the same bytes again.
+    """
+    try:
+        lifecycle.check_may_submit(_training_of(model), participant, round=round, received_sha256=received_sha256)
+    except AlreadySubmitted:
+        if received_sha256:
+            raise
+
+
+def _training_of(model: Model) -> Training:
+    training = Training.objects.select_related("model").filter(model=model).first()
+    if training is None:
+        raise NotFound(f"Model with ID {model.pk} does not have a training process running")
+    return training

@@ -67,12 +67,11 @@ def _file(field: str) -> serializers.FileField:
     return serializers.FileField(error_messages=messages, allow_empty_file=True)
 
 
-class ModelUploadSerializer(FlatSerializer):
-    """A model file with its name."""
+class ModelFieldsSerializer(FlatSerializer):
+    """What is said about a model whose file comes by itself."""
 
     name = serializers.CharField(max_length=255, error_messages=missing("name"))
     description = serializers.CharField(max_length=10_000, error_messages=missing("description"))
-    model_file = _file("model_file")
     input_shape = serializers.ListField(
         child=DimensionField(allow_null=True), required=False, max_length=MAX_DIMENSIONS
     )
@@ -88,6 +87,12 @@ class ModelUploadSerializer(FlatSerializer):
         return attrs
 
 
+class ModelUploadSerializer(ModelFieldsSerializer):
+    """A model file with its name."""
+
+    model_file = _file("model_file")
+
+
 class MetricsSerializer(FlatSerializer):
     """Names and values, paired by their places."""
 
@@ -101,18 +106,23 @@ class MetricsSerializer(FlatSerializer):
         return {"metrics": checked_metrics(names, values)}
 
 
-class UpdateSerializer(MetricsSerializer):
-    """What one participant sends in one round. `owner` is accepted and ignored: the sender owns it."""
+class UpdateFieldsSerializer(MetricsSerializer):
+    """What is said about an update. `owner` is accepted and ignored: the sender owns it."""
 
     round = serializers.IntegerField(**whole("round", 0, MAX_ROUND))
     sample_size = serializers.IntegerField(**whole("sample_size", 1, settings.MAX_NUM_EXAMPLES))
-    model_file = _file("model_file")
     owner = serializers.CharField(required=False, allow_blank=True, write_only=True)
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         attrs.pop("owner", None)
         attrs["metrics"] = checked_metrics(attrs.pop("metric_names"), attrs.pop("metric_values"))
         return attrs
+
+
+class UpdateSerializer(UpdateFieldsSerializer):
+    """What one participant sends in one round."""
+
+    model_file = _file("model_file")
 
 
 class MetricSerializer(serializers.ModelSerializer):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.conf import settings
 from django.db.models import Q, QuerySet
-from django.http import HttpResponseBase
+from django.http import HttpResponseBase, QueryDict
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework import mixins, status
@@ -17,6 +18,7 @@ from rest_framework.response import Response
 from folkmoot.server.api.downloads import model_response
 from folkmoot.server.api.parsers import FormParser, JSONParser, MultiPartParser
 from folkmoot.server.api.permissions import MayReportMetrics, MaySeeModel
+from folkmoot.server.api.raw_bodies import MEDIA_TYPE, receive_body
 from folkmoot.server.api.serializers.models import (
     DownloadSerializer,
     MetadataSerializer,
@@ -24,8 +26,10 @@ from folkmoot.server.api.serializers.models import (
     MetricsSerializer,
     ModelSerializer,
     ModelUploadSerializer,
+    UpdateFieldsSerializer,
     UpdateSerializer,
 )
+from folkmoot.server.api.targets import Answer, model_accepted, update_accepted
 from folkmoot.server.api.views.base import ResourceViewSet
 from folkmoot.server.faults import fault_point
 from folkmoot.server.registry import checkpoints, services
@@ -61,8 +65,7 @@ class ModelViewSet(mixins.ListModelMixin, ResourceViewSet):
         fields = _validated(ModelUploadSerializer, request)
         incoming = _intact(fields.pop("model_file"), request)
         model = services.upload_model(incoming, owner=request.user, **fields)
-        answer = {"detail": "Model Upload Accepted", "model_id": str(model.pk)}
-        return Response(answer, status.HTTP_201_CREATED, headers=self.location_of("model-detail", model.pk))
+        return self._response(model_accepted(model))
 
     @extend_schema(parameters=[DownloadSerializer], responses={(200, "application/octet-stream"): bytes})
     def retrieve(self, request: Request, pk: str) -> HttpResponseBase:
@@ -82,11 +85,23 @@ class ModelViewSet(mixins.ListModelMixin, ResourceViewSet):
         model = self.get_object()
         fields = _validated(UpdateSerializer, request)
         incoming = _intact(fields.pop("model_file"), request)
-        update, is_new = submissions.submit(model, request.user, incoming, **fields)
-        fault_point("upload.before_response")
-        answer = {"detail": "Model Update Accepted", "update_id": str(update.pk)}
-        code = status.HTTP_201_CREATED if is_new else status.HTTP_200_OK
-        return Response(answer, code, headers=self.location_of("model-detail", model.pk))
+        return self._submit(model, incoming, fields)
+
+    @extend_schema(
+        operation_id="models_receive_raw_update",
+        request={MEDIA_TYPE: bytes},
+        responses={200: OpenApiTypes.OBJECT, 201: OpenApiTypes.OBJECT},
+        parameters=[UpdateFieldsSerializer, DIGEST_HEADER],
+    )
+    @action(detail=True, methods=["put"], url_path="update", url_name="update")
+    def receive_raw_update(self, request: Request, pk: str) -> Response:
+        """Send an update whose body is the file alone; answers as the form does."""
+        model = self.get_object()
+        fields = _validated(UpdateFieldsSerializer, request.query_params)
+        submissions.check(model, request.user, round=fields["round"])
+        with receive_body(request, limit=settings.MAX_UPLOAD_BYTES) as incoming:
+            incoming.sync()
+            return self._submit(model, incoming, fields)
 
     @action(detail=True)
     def metadata(self, request: Request, pk: str) -> Response:
@@ -110,17 +125,26 @@ class ModelViewSet(mixins.ListModelMixin, ResourceViewSet):
         answer = {"detail": "Model Metrics Upload Accepted", "model_id": str(model.pk)}
         return Response(answer, status.HTTP_201_CREATED, headers=self.location_of("model-metrics", model.pk))
 
+    def _submit(self, model: Model, incoming: IncomingFile, fields: dict[str, Any]) -> Response:
+        update, is_new = submissions.submit(model, self.request.user, incoming, **fields)
+        fault_point("upload.before_response")
+        return self._response(update_accepted(update.pk, model, is_new=is_new))
+
+    def _response(self, answer: Answer) -> Response:
+        headers = self.location_of("model-detail", answer["model"])
+        return Response(answer["body"], answer["status"], headers=headers)
+
     def get_permissions(self) -> list[Any]:
         if self.action == "report_metrics":
             return [IsAuthenticated(), MayReportMetrics()]
-        if self.action == "receive_update":
+        if self.action in ("receive_update", "receive_raw_update"):
             # Who may send an update depends on its round, which the lifecycle knows.
             return [IsAuthenticated()]
         return super().get_permissions()
 
 
-def _validated(serializer_class: type[Any], request: Request) -> dict[str, Any]:
-    serializer = serializer_class(data=request.data)
+def _validated(serializer_class: type[Any], given: Request | QueryDict) -> dict[str, Any]:
+    serializer = serializer_class(data=given.data if isinstance(given, Request) else given)
     serializer.is_valid(raise_exception=True)
     return dict(serializer.validated_data)
 
