@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import tracemalloc
 
 import ml_dtypes
@@ -257,6 +258,24 @@ def test_the_forward_pass_is_that_of_the_new_weights(path, tmp_path):
     hidden = np.maximum(ROWS @ weights["fc1.weight"].T + weights["fc1.bias"], 0)
     expected = hidden @ weights["fc2.weight"].T + weights["fc2.bias"]
     np.testing.assert_allclose(run(onnx.load(tmp_path / "output"), ROWS), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_model_that_torch_exported_computes_what_torch_computes_with_the_new_weights(path, tmp_path):
+    torch = pytest.importorskip("torch")
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Flatten(), torch.nn.Linear(64, 5))
+    buffer = io.BytesIO()
+    torch.onnx.export(model, (torch.from_numpy(IMAGE[:1]),), buffer, dynamo=False)
+    path.write_bytes(buffer.getvalue())
+    weights = {name: normal(*tensor.shape) for name, tensor in model.state_dict().items()}
+    assert set(open_tensors(path)) == set(weights)
+
+    ONNX.write(path, weights, tmp_path / "output")
+
+    model.load_state_dict({name: torch.from_numpy(array) for name, array in weights.items()})
+    session = onnxruntime.InferenceSession(tmp_path / "output", providers=["CPUExecutionProvider"])
+    (actual,) = session.run(None, {session.get_inputs()[0].name: IMAGE[:1]})
+    np.testing.assert_allclose(actual, model(torch.from_numpy(IMAGE[:1])).detach(), rtol=1e-4, atol=1e-4)
 
 
 def test_only_the_initializers_are_other_than_the_template(model, saved, tmp_path):
