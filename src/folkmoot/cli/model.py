@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sized
 from contextlib import contextmanager
+from operator import itemgetter
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -136,11 +137,13 @@ def _described(file: Path, found: Format, tensors: Tensors) -> dict[str, Any]:
     tied, trainable = _told(tensors)
     same_as = {name: group[0] for group in tied for name in group[1:]}
     schema = Schema.of(tensors)
+    # What is one tensor under two names is counted once.
+    sizes = {spec.name: spec.num_elements for spec in schema if spec.name not in same_as}
     return {
         "format": found.NAME,
         "bytes": file.stat().st_size,
-        # What is one tensor under two names is counted once.
-        "parameters": sum(spec.num_elements for spec in schema if spec.name not in same_as),
+        "parameters": sum(sizes.values()),
+        "trainable_parameters": sum(sizes[name] for name in sizes if trainable.get(name)) if trainable else None,
         "tensors": [
             {
                 "name": spec.name,
@@ -158,9 +161,11 @@ def _described(file: Path, found: Format, tensors: Tensors) -> dict[str, Any]:
 
 def _print(described: dict[str, Any]) -> None:
     tensors = described["tensors"]
-    totals = f"{_count(tensors)}, {described['parameters']:,} parameters, {decimal(described['bytes'])}"
+    trainable = described["trainable_parameters"]
+    of_these = "" if trainable is None else f" ({trainable:,} trainable)"
+    totals = f"{_count(tensors)}, {described['parameters']:,} parameters{of_these}, {decimal(described['bytes'])}"
     typer.echo(f"{described['format']}: {totals}")
-    rows = [_row(tensor) for tensor in tensors]
+    rows = [_row(tensor) for tensor in sorted(tensors, key=itemgetter("name"))]
     columns = [column for column in COLUMNS if any(row[column] for row in rows)]
     table = Table(box=None, pad_edge=False)
     for column in columns:
