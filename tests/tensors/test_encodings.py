@@ -335,11 +335,22 @@ def test_changes_too_small_for_the_models_dtype_are_left_and_not_lost(folder):
 
 def test_a_sum_that_is_too_large_becomes_the_largest_number(folder):
     most = np.finfo("f4").max
-    base = base_of(folder, {"a": np.array([most * 0.99, 0, most], "f4")})
+    base = base_of(folder, {"a": np.array([0.9875, 0.95], "f4") * most})
 
-    out = sent(folder, {"a": np.array([most, 1, -most * 0.001], "f4")}, {"values": "int8", "difference": True}, base)
+    # 0.0125 becomes two steps of 0.9 / 127, which is more than there is room for
+    out = sent(folder, {"a": np.array([1, 0.05], "f4") * most}, {"values": "int8", "difference": True}, base)
 
-    assert np.isfinite(out["a"]).all()
+    assert out["a"][0] == most
+    assert out["a"][1] == pytest.approx(0.05 * most)
+
+
+@pytest.mark.parametrize("number", [1e-45, 2.5e-43, 2e-38])
+def test_the_smallest_numbers_keep_their_sign(folder, number):
+    numbers = np.array([number, -number, number / 2], "f4")
+
+    out = sent(folder, {"a": numbers}, {"values": "int8"})
+
+    assert (out["a"] * np.sign(numbers) >= 0).all()
 
 
 @every_encoding
@@ -350,6 +361,16 @@ def test_what_is_not_finite_is_never_hidden(folder, options, value, dtype):
     base = base_of(folder, {"a": np.zeros(3, dtype), "layer.bias": np.zeros(2, dtype)})
 
     with pytest.raises(NonFinite, match=f"layer.bias holds {value}"):
+        sent(folder, tensors, options, base)
+
+
+@every_encoding
+def test_what_is_not_finite_is_found_in_any_chunk(folder, options):
+    tensors = {"a": np.ones(CHUNK_ELEMENTS + 2, "f4")}
+    base = base_of(folder, tensors)
+    tensors["a"][-1] = np.nan
+
+    with pytest.raises(NonFinite, match="a holds nan"):
         sent(folder, tensors, options, base)
 
 

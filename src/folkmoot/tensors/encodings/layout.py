@@ -48,11 +48,9 @@ class Layout:
         return -(-self.kept(num_elements) // self.encoding.block)
 
     def largest(self) -> float:
-        """The largest magnitude that can be encoded, without a sum or a scale that is infinite."""
-        own = largest_magnitude(self.spec.numpy_dtype)
-        if self.encoding.values == "int8":
-            return min(own, 127 * largest_magnitude(DTYPES["F32"]))
-        return min(own, largest_magnitude(DTYPES[self.values_dtype]))
+        """The largest magnitude that every dtype on the way can hold."""
+        reach = "F32" if self.encoding.values == "int8" else self.values_dtype
+        return min(largest_magnitude(DTYPES[reach]), largest_magnitude(self.spec.numpy_dtype))
 
     def parts(self) -> Iterator[TensorSpec]:
         """What the file holds of this tensor, in the order in which we write it."""
