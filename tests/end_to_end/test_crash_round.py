@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from harness import Observer, Participants, finish, play_round, seeded_dice, wait_until
 from invariants import read
@@ -97,6 +98,22 @@ def test_a_server_killed_in_any_state_of_a_round_goes_on_from_there(world, momen
     assert world.training(training_id) == before
     finish(world, accounts, training_id)
     assert world.weights(training_id)[1] == undisturbed(4, ROUNDS)
+
+
+@pytest.mark.parametrize("point", ["round_full.loaded:2", "round_full.summed", "round_full.after_commit"])
+def test_where_only_some_tensors_travel_a_killed_server_loses_none_of_the_others(world, point):
+    accounts = world.participants(2)
+    world.server.start(fault=point)
+    training_id = world.create_training(accounts, rounds=ROUNDS, exchange=["bias"])
+    with Participants(world, accounts):
+        world.start_on_a_dying_server(training_id)
+        world.server.wait_for_death()
+        world.server.start()
+        world.wait_for_end(training_id)
+
+    before, after = (world.weights(training_id, round)[0] for round in (0, ROUNDS))
+    np.testing.assert_array_equal(after["weight"], before["weight"])
+    assert not np.array_equal(after["bias"], before["bias"])
 
 
 def test_a_server_killed_again_and_again_at_random_ends_the_training_as_if_nothing_had_been(world, undisturbed):
