@@ -57,7 +57,7 @@ def recognise(path: Path) -> Format:
 
 def _kind(head: bytes) -> str:
     """Say what a file is that nobody recognises, and what to do about it, where that is known."""
-    if head[:1] == b"\x80" and head[2:].startswith(_OLD_TORCH):
+    if _OLD_TORCH in head[:32]:
         return "a file of torch before 1.6 (save it again with a current torch)"
     if head[257:262] == b"ustar":
         return "a tar archive (save the model again with a current torch)"
