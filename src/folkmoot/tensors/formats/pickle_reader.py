@@ -204,7 +204,9 @@ def _protocol(reader: _Reader) -> None:
 
 
 def _frame(reader: _Reader) -> None:
-    reader.take(_UINT64.size)  # a hint to those who read from a stream
+    # A hint to those who read from a stream; some of them need it to be true.
+    if reader.number(_UINT64) > len(reader.data) - reader.position:
+        raise reader.damaged()
 
 
 def _constant(value: object) -> Callable[[_Reader], None]:
