@@ -131,6 +131,7 @@ def test_a_method_that_is_not_there_is_answered_with_those_that_are(create):
         ("options", {"min_updates": None}),
         ("options", {"local": []}),
         ("options", {"aggregation": 1}),
+        ("options", {"encoding": "int8"}),
         ("options", {"participants_may_steer": "perhaps"}),
         ("options", {"daisy_chain_period": -1}),
     ],
@@ -145,7 +146,7 @@ def test_a_value_that_makes_no_sense_is_refused_under_its_field(create, field, v
 
 @pytest.mark.parametrize(
     "option",
-    ["privacy", "selection", "min_available", "stop_when", "encoding", "retention", "daisy_chain_period"],
+    ["privacy", "selection", "min_available", "stop_when", "retention", "daisy_chain_period"],
 )
 def test_an_option_that_is_not_there_yet_is_never_silently_ignored(create, option):
     answer = create(options={option: 2})

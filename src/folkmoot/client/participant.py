@@ -15,7 +15,7 @@ from typing import Self
 
 from folkmoot.client.hub import Hub, Notification
 from folkmoot.client.patience import Patience, Stopped
-from folkmoot.client.task import Task, without_outdated
+from folkmoot.client.task import ENDS, Task, without_outdated
 from folkmoot.client.work import Evaluate, Refused, Train, Worker
 from folkmoot.errors import InvalidInput, Misconfigured
 from folkmoot.protocol.notifications import NotificationType
@@ -107,6 +107,8 @@ class Participant:
                 self._once(notification, lambda task: worker.evaluate(self._evaluate, task))
             case _:
                 logger.info("training %s: %s", notification.training_id, notification.type)
+                if notification.type in ENDS:
+                    worker.forget(notification.training_id)
 
     def _once(self, notification: Notification, work: Callable[[Task], None]) -> None:
         """Do the work unless it is done: a hub that was restarted may ask again for what it has got."""

@@ -19,7 +19,7 @@ class Task:
     `round` counts from 0; in an evaluation it is the number of rounds that made the model. `local` is what the actor
     wrote into the training's `options.local`. `attempt` counts from 1: a round that got too few updates in time is
     tried again. `exchange` are the patterns of the tensors that travel, if not all do; what a training function returns
-    beyond these is left out.
+    beyond these is left out. `encoding` is how the client makes the update smaller; a training function need not care.
     """
 
     training_id: str
@@ -28,6 +28,7 @@ class Task:
     local: dict[str, Any] = field(default_factory=dict)
     attempt: int = 1
     exchange: tuple[str, ...] = ()
+    encoding: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, notification: Notification) -> Task:
@@ -39,6 +40,7 @@ class Task:
             dict(body.get("local") or {}),
             int(body.get("attempt", 1)),
             tuple(body.get("exchange") or ()),
+            dict(body.get("encoding") or {}),
         )
 
 

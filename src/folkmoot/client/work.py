@@ -14,11 +14,12 @@ import numpy.typing as npt
 
 from folkmoot.client.global_model import GlobalModel
 from folkmoot.client.hub import Hub
+from folkmoot.client.outgoing import Outgoing
 from folkmoot.client.patience import Patience
 from folkmoot.client.task import Task
 from folkmoot.client.update import fit
 from folkmoot.errors import Conflict, FolkmootError, InvalidInput, NotAllowed, NotFound
-from folkmoot.tensors import Schema, Tensors, WrittenFile, write_tensors
+from folkmoot.tensors import Schema, Tensors, WrittenFile
 from folkmoot.tensors.schema import BFLOAT16
 
 logger = logging.getLogger("folkmoot.client")
@@ -45,16 +46,17 @@ class Worker:
         self._hub = hub
         self._patience = patience
         self._model = GlobalModel(hub, folder)
-        self._update_path = folder / "update"
+        self._outgoing = Outgoing(folder)
 
     def train(self, function: Train, task: Task) -> None:
         """Raises Refused, and whatever `function` raises."""
-        weights, schema = self._fetch(task)
+        weights, model = self._fetch(task)
         logger.info("round %d: training", task.round)
         trained, num_examples, metrics = _call(function, weights, task)
         with _refusals():
-            written = write_tensors(self._update_path, fit(trained, schema, task.exchange))
+            written = self._outgoing.write(fit(trained, Schema.of(model), task.exchange), model, task)
             self._send(written, task, num_examples, metrics)
+        self._outgoing.taken(task)
 
     def evaluate(self, function: Evaluate | None, task: Task) -> None:
         """Without a function the hub is told not to wait for one; raises Refused, and whatever `function` raises."""
@@ -65,16 +67,20 @@ class Worker:
         num_examples, metrics = _call(function, weights, task)
         self._report(task, {**metrics, "num_examples": num_examples})
 
-    def _fetch(self, task: Task) -> tuple[Weights, Schema]:
+    def forget(self, training_id: str) -> None:
+        """The training asks for nothing more."""
+        self._outgoing.forget(training_id)
+
+    def _fetch(self, task: Task) -> tuple[Weights, Tensors]:
         with _refusals():
             tensors: Tensors = self._patience.until_settled(lambda: self._model.fetch(task))
-            return {name: _workable(tensor) for name, tensor in tensors.items()}, Schema.of(tensors)
+            return {name: _workable(tensor) for name, tensor in tensors.items()}, tensors
 
     def _send(self, update: WrittenFile, task: Task, num_examples: int, metrics: Metrics) -> None:
         started = time.monotonic()
         self._patience.until_settled(
             lambda: self._hub.upload_update(
-                task.model_id, task.round, num_examples, self._update_path, metrics, sha256=update.sha256
+                task.model_id, task.round, num_examples, self._outgoing.path, metrics, sha256=update.sha256
             )
         )
         milliseconds = 1000 * (time.monotonic() - started)

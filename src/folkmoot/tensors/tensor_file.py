@@ -145,6 +145,16 @@ class TensorFileWriter:
             raise Internal(f"wrote {self.num_bytes} bytes of a model that has {self._expected_bytes}")
 
 
+def canonical_sha256(tensors: Tensors) -> str:
+    """The SHA-256 of the file that `write_tensors` would write, in hexadecimal."""
+    schema = Schema.of(tensors)
+    digest = hashlib.sha256(schema.header())
+    for spec in schema:
+        for block in array_blocks(np.asarray(tensors[spec.name]), spec.numpy_dtype):
+            digest.update(block.view(np.uint8).data)
+    return digest.hexdigest()
+
+
 def write_tensors(path: Path, tensors: Tensors) -> WrittenFile:
     """Write `tensors`, of any memory layout and byte order, as a canonical file; copies a block at a time."""
     schema = Schema.of(tensors)

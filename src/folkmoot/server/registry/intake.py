@@ -9,15 +9,20 @@ from pathlib import Path
 
 from django.conf import settings
 
+from folkmoot.errors import InvalidValue
 from folkmoot.server.storage import get_storage
 from folkmoot.server.storage.upload import IncomingFile
 from folkmoot.tensors import formats
 from folkmoot.tensors.checksums import block_checksums
 from folkmoot.tensors.conform import check_tied, conform
+from folkmoot.tensors.encodings import Base, decode, is_encoded
 from folkmoot.tensors.finite import check_finite
 from folkmoot.tensors.limits import TRUSTED
 from folkmoot.tensors.schema import Schema, Tensors
 from folkmoot.tensors.tensor_file import TensorFile, write_tensors
+
+ENCODED = "encoded"
+"""In place of a format's name: an update of the training's own encoding."""
 
 
 @dataclass(frozen=True)
@@ -31,11 +36,15 @@ class StoredFile:
 
 @dataclass(frozen=True)
 class Expected:
-    """What an update must be: the tensors of `travelling`, of a model that has those of `model`."""
+    """What an update must be: the tensors of `travelling`, of a model that has those of `model`.
+
+    `base` is what an encoded update may differ from; without it none is taken.
+    """
 
     travelling: Schema
     model: Schema
     tied: Sequence[Sequence[str]] = ()
+    base: Base | None = None
 
 
 @dataclass(frozen=True)
@@ -71,6 +80,8 @@ def store_model(incoming: IncomingFile) -> StoredModel:
 
 def store_update(incoming: IncomingFile, *, expected: Expected) -> StoredUpdate:
     """Keep the tensors of an update that fits; raises InvalidInput naming the tensor that does not."""
+    if is_encoded(incoming.path):
+        return StoredUpdate(ENCODED, incoming.sha256, incoming.size or 0, _store_encoded(incoming, expected))
     kind = formats.recognise(incoming.path)
     tensors = conform(kind.read(incoming.path, settings.MODEL_FILE_LIMITS), expected.travelling, expected.model)
     check_finite(tensors)
@@ -78,6 +89,18 @@ def store_update(incoming: IncomingFile, *, expected: Expected) -> StoredUpdate:
     with _canonical(incoming, tensors) as (draft, stored):
         get_storage().adopt(draft, stored.sha256)
     return StoredUpdate(kind.NAME, incoming.sha256, incoming.size or 0, stored)
+
+
+def _store_encoded(incoming: IncomingFile, expected: Expected) -> StoredFile:
+    if expected.base is None:
+        raise InvalidValue("the update is encoded, and the training's options have no encoding: send plain tensors")
+    with _draft() as draft:
+        limits = settings.MODEL_FILE_LIMITS
+        written = decode(incoming.path, draft, expected=expected.travelling, base=expected.base, limits=limits)
+        check_tied(TensorFile.open(draft, limits=TRUSTED), expected.tied)
+        stored = described(draft, written.sha256, written.num_bytes)
+        get_storage().adopt(draft, stored.sha256)
+        return stored
 
 
 def described(path: Path, sha256: str, num_bytes: int) -> StoredFile:
@@ -92,9 +115,15 @@ def _canonical(incoming: IncomingFile, tensors: Tensors) -> Iterator[tuple[Path,
     if isinstance(tensors, TensorFile) and tensors.is_canonical:
         yield incoming.path, described(incoming.path, incoming.sha256, incoming.size or 0)
         return
-    draft = get_storage().new_incoming()
-    try:
+    with _draft() as draft:
         written = write_tensors(draft, tensors)
         yield draft, described(draft, written.sha256, written.num_bytes)
+
+
+@contextmanager
+def _draft() -> Iterator[Path]:
+    draft = get_storage().new_incoming()
+    try:
+        yield draft
     finally:
         draft.unlink(missing_ok=True)

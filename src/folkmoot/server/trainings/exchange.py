@@ -9,14 +9,27 @@ from folkmoot.server.registry import checkpoints
 from folkmoot.server.registry.intake import Expected
 from folkmoot.server.registry.models import Model
 from folkmoot.server.trainings.models import Training
+from folkmoot.tensors.encodings import Base
+from folkmoot.tensors.layers import Selected
 from folkmoot.tensors.schema import Schema
 from folkmoot.tensors.selection import select, without_match
 
 
-def expected_update(training: Training) -> Expected:
-    """What an update of the training must be, in any of its rounds."""
+def expected_update(training: Training, round: int) -> Expected:
+    """What an update of the training must be in this round, which is open."""
     model = schema_of(training.model)
-    return Expected(travelling(training, model), model, training.model.tied)
+    wanted = travelling(training, model)
+    base = _begun_with(training, wanted, round) if training.settings.encoding else None
+    return Expected(wanted, model, training.model.tied, base)
+
+
+def _begun_with(training: Training, wanted: Schema, round: int) -> Base:
+    """The tensors that travel, as the participants have them when the round begins."""
+    checkpoint = training.model.checkpoints.get(round=round)
+    own = checkpoints.open_blob(checkpoint.sha256)
+    if own.schema == wanted:
+        return Base(checkpoint.sha256, own)
+    return Base.of(Selected(checkpoints.tensors_of(checkpoint), wanted))
 
 
 def travelling(training: Training, model: Schema) -> Schema:

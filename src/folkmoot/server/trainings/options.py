@@ -9,6 +9,7 @@ from typing import Any
 AVAILABLE = (
     "aggregation",
     "daisy_chain_period",
+    "encoding",
     "exchange",
     "local",
     "min_updates",
@@ -24,7 +25,6 @@ NOT_YET = (
     "selection",
     "min_available",
     "stop_when",
-    "encoding",
     "retention",
     "privacy",
 )
@@ -41,6 +41,7 @@ class Options:
     tests: str = "every_round"
     participants_may_steer: bool | None = None
     exchange: Sequence[str] = ()
+    encoding: Mapping[str, Any] = field(default_factory=dict)
     local: Mapping[str, Any] = field(default_factory=dict)
     aggregation: Mapping[str, Any] = field(default_factory=dict)
 
@@ -51,7 +52,8 @@ class Options:
 
     def for_participants(self) -> dict[str, Any]:
         """What is told to those who are asked for an update; what was not chosen is left out."""
-        return {"local": self.local, **self.exchanged()}
+        encoding = {"encoding": self.encoding} if self.encoding else {}
+        return {"local": self.local, **self.exchanged(), **encoding}
 
     def exchanged(self) -> dict[str, Any]:
         """What tells which tensors travel, where not all do."""

@@ -29,7 +29,7 @@ def submit(
     earlier = lifecycle.check_may_submit(training, participant, round=round, received_sha256=incoming.sha256)
     if earlier is not None:
         return earlier, False
-    stored = intake.store_update(incoming, expected=expected_update(training))
+    stored = intake.store_update(incoming, expected=expected_update(training, round))
     received = lifecycle.receive_update(
         training,
         participant,

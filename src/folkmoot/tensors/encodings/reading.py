@@ -14,11 +14,11 @@ import numpy.typing as npt
 
 from folkmoot.errors import Conflict, NonFinite, TooLarge
 from folkmoot.tensors.array_blocks import array_blocks
+from folkmoot.tensors.encodings.base import Base
 from folkmoot.tensors.encodings.chunks import Float64s, Parts, saturated, unpack
 from folkmoot.tensors.encodings.description import HEAD_BYTES, Description, begins_header, parse_description
 from folkmoot.tensors.encodings.frame import MAGIC, inflate
 from folkmoot.tensors.encodings.layout import CHUNK_ELEMENTS, EXACT, INDICES, SCALES, VALUES, Layout
-from folkmoot.tensors.encodings.writing import Base
 from folkmoot.tensors.header import parse_header
 from folkmoot.tensors.limits import Limits
 from folkmoot.tensors.replacing import naming_full_disk

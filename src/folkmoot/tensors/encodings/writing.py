@@ -10,13 +10,14 @@ from io import BufferedRandom
 from itertools import repeat
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from folkmoot.errors import InvalidValue, NonFinite
 from folkmoot.tensors.array_blocks import array_blocks
+from folkmoot.tensors.encodings.base import Base
 from folkmoot.tensors.encodings.chunks import Float64s, Parts, pack, saturated, unpack
 from folkmoot.tensors.encodings.description import Description
 from folkmoot.tensors.encodings.encoding import Encoding
@@ -28,13 +29,6 @@ from folkmoot.tensors.tensor_file import TensorFileWriter, WrittenFile
 
 _FLOAT64 = np.dtype(np.float64)
 _NOTHING: Tensors = MappingProxyType({})
-
-
-class Base(NamedTuple):
-    """The model that a round began with, and the SHA-256 of its canonical TensorFile."""
-
-    sha256: str
-    tensors: Tensors
 
 
 def encode(

@@ -9,6 +9,7 @@ from rest_framework import serializers
 
 from folkmoot.errors import NotAvailableYet
 from folkmoot.server.trainings.options import NOT_YET
+from folkmoot.tensors.encodings import Encoding
 
 MAX_PATTERNS = 100
 MAX_PATTERN_LENGTH = 512
@@ -28,6 +29,7 @@ class OptionsSerializer(serializers.Serializer):
         max_length=MAX_PATTERNS,
         required=False,
     )
+    encoding = serializers.DictField(required=False)
     local = serializers.DictField(required=False)
     aggregation = serializers.DictField(required=False)
     uncertainty = serializers.DictField(required=False)
@@ -42,6 +44,7 @@ class OptionsSerializer(serializers.Serializer):
         checked = super().to_internal_value(data)
         if checked.get("daisy_chain_period"):
             raise NotAvailableYet("options.daisy_chain_period is not available yet")
+        Encoding.of(checked.get("encoding", {}))
         return {**data, **checked}
 
     def to_representation(self, instance: Any) -> Any:
