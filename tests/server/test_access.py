@@ -13,6 +13,8 @@ WHO = ("nobody", "stranger", "participant", "actor", "owner", "staff", "disabled
 TABLE = {
     "GET models/<id>/": (401, 403, 200, 200, 403, 200, 401),
     "GET models/<id>/metadata/": (401, 403, 200, 200, 403, 200, 401),
+    "GET models/<id>/checkpoints/": (401, 403, 200, 200, 403, 200, 401),
+    "GET models/<id>/lineage/": (401, 403, 200, 200, 403, 200, 401),
     "GET models/<id>/metrics/": (401, 403, 200, 200, 403, 200, 401),
     "POST models/<id>/metrics/": (401, 403, 201, 201, 403, 403, 401),
     "GET trainings/<id>/": (401, 403, 200, 200, 403, 200, 401),

@@ -34,6 +34,8 @@ MAX_CHUNK_BYTES = env.whole_number("FOLKMOOT_MAX_CHUNK_BYTES", 64 * 2**20)
 MAX_OPEN_UPLOADS = env.whole_number("FOLKMOOT_MAX_OPEN_UPLOADS", 16)
 MAX_OPEN_UPLOAD_BYTES = env.whole_number("FOLKMOOT_MAX_OPEN_UPLOAD_BYTES", 40 * 2**30)
 UPLOAD_EXPIRY_SECONDS = env.seconds("FOLKMOOT_UPLOAD_EXPIRY_SECONDS", 24 * 3600)
+# Of files that were made for a download, and are kept for the next one who asks for the same.
+DOWNLOAD_CACHE_BYTES = env.whole_number("FOLKMOOT_DOWNLOAD_CACHE_BYTES", 10 * 2**30)
 MAX_JSON_BYTES = env.whole_number("FOLKMOOT_MAX_JSON_BYTES", 2**20)
 MODEL_FILE_LIMITS = Limits(
     max_bytes=MAX_UPLOAD_BYTES,
@@ -79,6 +81,7 @@ INSTALLED_APPS = [
 ]
 
 MIDDLEWARE = [
+    "folkmoot.server.api.content_policy.forbid_active_content",
     "folkmoot.server.api.content_encoding.refuse_encoded_bodies",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",

@@ -1,35 +1,53 @@
-"""Sending a model file."""
+"""Sending a model file, or as much of it as is asked for."""
 
 from __future__ import annotations
 
-import os
-
-from django.http import FileResponse, HttpRequest
+from django.http import HttpRequest, JsonResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from django.utils.cache import get_conditional_response
 
+from folkmoot.server.api.ranges import FileBlocks, requested_range
 from folkmoot.server.registry.downloads import Download
-
-BLOCK_BYTES = 2**20
+from folkmoot.server.storage.made import OpenedFile
 
 
 def model_response(request: HttpRequest, download: Download) -> HttpResponseBase:
     """The file, or 304 to who has it already; nothing is read or made for that."""
-    response = get_conditional_response(request, etag=download.etag) or _file_response(download)
+    response = get_conditional_response(request, etag=download.etag) or _file_response(request, download)
     response["ETag"] = download.etag
     response["Cache-Control"] = "private, no-cache"
+    response["Accept-Ranges"] = "bytes"
     return response
 
 
-def _file_response(download: Download) -> FileResponse:
-    """Stream the file in blocks; one that was made for this answer alone has no name any more by then."""
-    path, is_temporary = download.path()
-    file = path.open("rb")
-    if is_temporary:
-        path.unlink()
-    response = FileResponse(file, content_type="application/octet-stream")
-    response.block_size = BLOCK_BYTES
-    response["Content-Length"] = str(os.fstat(file.fileno()).st_size)
-    # The seed's name for it, whatever the format: existing clients look for it.
-    response["Content-Disposition"] = f'attachment; filename="model-{download.model.pk}.pt"'
+def _file_response(request: HttpRequest, download: Download) -> HttpResponseBase:
+    stored = download.open()
+    num_bytes = stored.num_bytes
+    span = requested_range(request.headers, num_bytes=num_bytes, etag=download.etag)
+    # Ranges are defined for GET alone.
+    if span is None or request.method == "HEAD":
+        return _sent(request, download, stored, range(num_bytes))
+    if not span:
+        stored.file.close()
+        return _not_satisfiable(num_bytes)
+    response = _sent(request, download, stored, span)
+    response.status_code = 206
+    response["Content-Range"] = f"bytes {span.start}-{span.stop - 1}/{num_bytes}"
     return response
+
+
+def _sent(request: HttpRequest, download: Download, stored: OpenedFile, span: range) -> StreamingHttpResponse:
+    """Those bytes in blocks; to HEAD only what there is to say about them."""
+    blocks = FileBlocks(stored.file, span if request.method == "GET" else range(0))
+    response = StreamingHttpResponse(blocks, content_type="application/octet-stream")
+    response["Content-Length"] = str(len(span))
+    response["Content-Disposition"] = f'attachment; filename="{download.filename}"'
+    # Of the whole file, also where a part is sent: with the last part the receiver has it all.
+    response["X-Content-SHA256"] = stored.sha256
+    return response
+
+
+def _not_satisfiable(num_bytes: int) -> JsonResponse:
+    detail = f"the file has {num_bytes:,} bytes, and none of those that were asked for"
+    body = {"detail": detail, "code": "range_not_satisfiable"}
+    return JsonResponse(body, status=416, headers={"Content-Range": f"bytes */{num_bytes}"})

@@ -1,21 +1,38 @@
-"""What a model looks like as a file: its template with the tensors of a checkpoint."""
+"""What a model looks like as a file: its template with the tensors of a checkpoint, or these in another format."""
 
 from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
-from folkmoot.errors import NotFound
+from django.conf import settings
+
+from folkmoot.errors import InvalidValue, NotFound
 from folkmoot.server.registry.checkpoints import tensors_of
 from folkmoot.server.registry.models import Checkpoint, Model
 from folkmoot.server.storage import get_storage
+from folkmoot.server.storage.made import MadeFiles, OpenedFile
 from folkmoot.tensors import formats
+from folkmoot.tensors.formats import FORMATS, onnx, safetensors
 from folkmoot.tensors.limits import TRUSTED
-from folkmoot.tensors.tensor_file import TensorFile
+from folkmoot.tensors.tensor_file import TensorFile, WrittenFile
 
-WRITER_VERSION = "1"
+WRITER_VERSION = "2"
 """Counted up when a writer's bytes change, so that no cache takes old bytes for new ones."""
+
+SEED_EXTENSION = ".pt"
+"""The seed's name for a model, whatever the format: existing clients look for it."""
+
+EXCHANGE = "exchange"
+"""The part of a model that travels between the hub and the participants."""
+
+# An ONNX file is a graph, which tensors alone do not make.
+EXPORTED = [name for name in FORMATS if name != onnx.NAME]
+
+Source = Literal["upload", "template", "tensors", "own"]
+"""What the bytes are made of: the upload itself, the template with tensors, all tensors, the checkpoint's own file."""
 
 
 @dataclass(frozen=True)
@@ -24,38 +41,94 @@ class Download:
 
     model: Model
     checkpoint: Checkpoint
+    source: Source
+    format: str
+    extension: str
 
     @property
     def etag(self) -> str:
-        layers = (self.checkpoint.sha256, *self.checkpoint.beneath)
-        parts = (self.model.template_sha256, *layers, self.model.format, WRITER_VERSION)
-        return f'"{hashlib.sha256(" ".join(parts).encode()).hexdigest()[:32]}"'
+        return f'"{self._key}"'
 
     @property
-    def is_upload(self) -> bool:
-        """Whether this is the file as it was uploaded, byte for byte."""
-        is_copy = self.model.parent_round is not None
-        return not is_copy and self.checkpoint == self.model.checkpoints.order_by("round").first()
+    def filename(self) -> str:
+        return f"model-{self.model.pk}{self.extension}"
 
-    def path(self) -> tuple[Path, bool]:
-        """Return a file with the bytes, and whether it is the caller's to remove."""
+    def open(self) -> OpenedFile:
+        """The file as it is stored, or one that is made of what is stored."""
         storage = get_storage()
-        template = storage.path(self.model.template_sha256)
-        if self.is_upload:
-            return template, False
-        tensors = tensors_of(self.checkpoint)
-        is_plain = self.model.format == "safetensors" and TensorFile.open(template, limits=TRUSTED).is_canonical
-        if is_plain and isinstance(tensors, TensorFile):
-            return tensors.path, False
-        made = storage.new_incoming()
-        formats.FORMATS[self.model.format].write(template, tensors, made)
-        return made, True
+        if blob := self._blob():
+            return OpenedFile(storage.path(blob).open("rb"), blob)
+        made = MadeFiles(storage.root / "made", limit=settings.DOWNLOAD_CACHE_BYTES, new_draft=storage.new_incoming)
+        return made.open(self._key, self._make)
+
+    @property
+    def _key(self) -> str:
+        layers = (self.checkpoint.sha256, *self.checkpoint.beneath)
+        parts = (self.source, self.model.template_sha256, *layers, self.format, WRITER_VERSION)
+        return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:32]
+
+    def _blob(self) -> str | None:
+        """The digest of the stored file that has these very bytes, if there is one."""
+        if self.source == "upload":
+            return self.model.template_sha256
+        is_one_file = self.format == safetensors.NAME and not self.checkpoint.beneath
+        if self.source == "own" or (is_one_file and self._is_canonical):
+            return self.checkpoint.sha256
+        return None
+
+    @property
+    def _is_canonical(self) -> bool:
+        return self.source == "tensors" or TensorFile.open(self._template, limits=TRUSTED).is_canonical
+
+    @property
+    def _template(self) -> Path:
+        return get_storage().path(self.model.template_sha256)
+
+    def _make(self, output: Path) -> WrittenFile:
+        kind, tensors = formats.FORMATS[self.format], tensors_of(self.checkpoint)
+        if self.source == "template":
+            return kind.write(self._template, tensors, output)
+        return kind.export(tensors, output)
 
 
-def download(model: Model, *, round: int | None = None) -> Download:
-    """The model after `round` rounds, by default the latest; NotFound if that checkpoint is not there."""
-    wanted = model.round if round is None else round
-    checkpoint = model.checkpoints.filter(round=wanted).first()
+def download(model: Model, *, round: int | None = None, format: str | None = None, part: str | None = None) -> Download:
+    """The model after `round` rounds, by default the latest, in the format that it came in or in another.
+
+    Raises NotFound if that checkpoint is not there, InvalidValue for a format that the model cannot have.
+    """
+    checkpoint = _checkpoint(model, model.round if round is None else round)
+    if part == EXCHANGE:
+        return _exchanged(model, checkpoint, format)
+    if format is not None and format not in offered(model):
+        raise InvalidValue(f"`as` is {format[:50]!r}; this model can be had as {', '.join(offered(model))}")
+    extension = SEED_EXTENSION if format is None else FORMATS[format].EXTENSION
+    return Download(model, checkpoint, _source(model, checkpoint, format), format or model.format, extension)
+
+
+def offered(model: Model) -> list[str]:
+    """The formats in which the model can be downloaded, the one it was uploaded in first."""
+    return [model.format, *(name for name in EXPORTED if name != model.format)]
+
+
+def _checkpoint(model: Model, round: int) -> Checkpoint:
+    checkpoint = model.checkpoints.filter(round=round).defer("checksums").first()
     if checkpoint is None:
-        raise NotFound(f"Model {model.pk} has no checkpoint {wanted}.")
-    return Download(model, checkpoint)
+        raise NotFound(f"Model {model.pk} has no checkpoint {round}.")
+    return checkpoint
+
+
+def _source(model: Model, checkpoint: Checkpoint, format: str | None) -> Source:
+    if format not in (None, model.format):
+        return "tensors"
+    is_copy = model.parent_round is not None
+    is_first = not model.checkpoints.filter(round__lt=checkpoint.round).exists()
+    return "upload" if is_first and not is_copy else "template"
+
+
+def _exchanged(model: Model, checkpoint: Checkpoint, format: str | None) -> Download:
+    """The tensors that travel, where they are apart from the others; else all of them."""
+    if format not in (None, safetensors.NAME):
+        raise InvalidValue(f"part={EXCHANGE} is always {safetensors.NAME}; leave `as` out")
+    # What a copy began with lies apart as another training exchanged it.
+    is_apart = checkpoint.beneath and checkpoint.round != model.parent_round
+    return Download(model, checkpoint, "own" if is_apart else "tensors", safetensors.NAME, safetensors.EXTENSION)

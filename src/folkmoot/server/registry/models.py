@@ -25,6 +25,8 @@ class Model(models.Model):
     # Which model this one began as a copy of, and after how many of its rounds.
     parent = models.ForeignKey("self", on_delete=models.SET_NULL, null=True, related_name="descendants")
     parent_round = models.PositiveIntegerField(null=True)
+    # The first model in the line of copies, by which all others are found at once; that one itself has none.
+    root = models.UUIDField(null=True, editable=False, db_index=True)
     created_at = models.DateTimeField(default=timezone.now)
 
     class Meta:

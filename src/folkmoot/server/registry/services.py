@@ -76,6 +76,7 @@ def clone(model: Model) -> Model:
         tied=model.tied,
         parent=model,
         parent_round=model.round,
+        root=model.root or model.pk,
     )
     add_checkpoint(
         copy, latest.round, StoredFile(latest.sha256, latest.num_bytes, bytes(latest.checksums)), beneath=latest.beneath

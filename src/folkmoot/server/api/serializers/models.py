@@ -154,36 +154,3 @@ class MetricSerializer(serializers.ModelSerializer):
 
     def get_finite(self, metric: Metric) -> bool:
         return metric.value_float is not None or metric.value_binary is not None
-
-
-class TensorSerializer(serializers.Serializer):
-    """One tensor of a model."""
-
-    name = serializers.CharField()
-    dtype = serializers.CharField()
-    shape = serializers.ListField(child=serializers.IntegerField())
-
-
-class MetadataSerializer(ModelSerializer):
-    """A model with its tensors; `stats`, a summary of layers, is null where none can be made."""
-
-    stats = serializers.SerializerMethodField()
-    tensors = serializers.SerializerMethodField()
-
-    class Meta(ModelSerializer.Meta):
-        fields = (*ModelSerializer.Meta.fields, "stats", "tensors")
-
-    def get_stats(self, model: Model) -> dict[str, Any] | None:
-        return None
-
-    @extend_schema_field(TensorSerializer(many=True))
-    def get_tensors(self, model: Model) -> list[dict[str, Any]]:
-        return TensorSerializer(self.context["schema"], many=True).data
-
-
-class DownloadSerializer(serializers.Serializer):
-    """Which of a model's checkpoints."""
-
-    round = serializers.IntegerField(
-        min_value=0, max_value=MAX_ROUND, required=False, help_text="after so many rounds; by default the latest"
-    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from django.conf import settings
-from django.db.models import Q, QuerySet
+from django.db.models import QuerySet
 from django.http import HttpResponseBase, QueryDict
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema
@@ -19,9 +19,13 @@ from folkmoot.server.api.downloads import model_response
 from folkmoot.server.api.parsers import FormParser, JSONParser, MultiPartParser
 from folkmoot.server.api.permissions import MayReportMetrics, MaySeeModel
 from folkmoot.server.api.raw_bodies import MEDIA_TYPE, receive_body
-from folkmoot.server.api.serializers.models import (
+from folkmoot.server.api.serializers.model_files import (
+    CheckpointSerializer,
     DownloadSerializer,
+    LineageSerializer,
     MetadataSerializer,
+)
+from folkmoot.server.api.serializers.models import (
     MetricSerializer,
     MetricsSerializer,
     ModelSerializer,
@@ -32,12 +36,14 @@ from folkmoot.server.api.serializers.models import (
 from folkmoot.server.api.targets import Answer, model_accepted, update_accepted
 from folkmoot.server.api.views.base import ResourceViewSet
 from folkmoot.server.faults import fault_point
-from folkmoot.server.registry import checkpoints, services
+from folkmoot.server.registry import services
+from folkmoot.server.registry.contents import contents_of
 from folkmoot.server.registry.downloads import download
 from folkmoot.server.registry.models import Model
 from folkmoot.server.storage.upload import IncomingFile
 from folkmoot.server.trainings import lifecycle, submissions
-from folkmoot.server.trainings.models import Training
+from folkmoot.server.trainings.history import history_of
+from folkmoot.server.trainings.lineage import lineage_of, models_of
 
 DIGEST_HEADER = OpenApiParameter(
     "X-Content-SHA256", OpenApiTypes.STR, OpenApiParameter.HEADER, description="SHA-256 of `model_file`, in hexadecimal"
@@ -53,11 +59,8 @@ class ModelViewSet(mixins.ListModelMixin, ResourceViewSet):
     parser_classes = (MultiPartParser, FormParser, JSONParser)
 
     def get_queryset(self) -> QuerySet[Model]:
-        models = Model.objects.order_by("created_at", "pk")
-        if self.action != "list":
-            return models
-        mine = Training.objects.visible_to(self.request.user)
-        return models.filter(Q(owner=self.request.user) | Q(training__in=mine))
+        models = models_of(self.request.user) if self.action == "list" else Model.objects.all()
+        return models.order_by("created_at", "pk")
 
     @extend_schema(request={"multipart/form-data": ModelUploadSerializer}, responses={201: OpenApiTypes.OBJECT})
     def create(self, request: Request) -> Response:
@@ -69,10 +72,9 @@ class ModelViewSet(mixins.ListModelMixin, ResourceViewSet):
 
     @extend_schema(parameters=[DownloadSerializer], responses={(200, "application/octet-stream"): bytes})
     def retrieve(self, request: Request, pk: str) -> HttpResponseBase:
-        """Download the model in the format it was uploaded in, with its latest tensors or those of a round."""
-        query = DownloadSerializer(data=request.query_params)
-        query.is_valid(raise_exception=True)
-        return model_response(request._request, download(self.get_object(), **query.validated_data))
+        """Download the model with its latest tensors or those of a round; Range and If-None-Match are understood."""
+        model = self.get_object()
+        return model_response(request._request, download(model, **_validated(DownloadSerializer, request.query_params)))
 
     @extend_schema(
         operation_id="models_receive_update",
@@ -103,12 +105,26 @@ class ModelViewSet(mixins.ListModelMixin, ResourceViewSet):
             incoming.sync()
             return self._submit(model, incoming, fields)
 
+    @extend_schema(responses=MetadataSerializer)
     @action(detail=True)
     def metadata(self, request: Request, pk: str) -> Response:
-        """What the model is, with its tensors' names, dtypes and shapes."""
+        """What the model is, and what tensors it consists of."""
         model = self.get_object()
-        schema = checkpoints.schema_of(model.latest_checkpoint)
-        return Response(MetadataSerializer(model, context={"schema": schema}).data)
+        return Response(MetadataSerializer(model, context={"contents": contents_of(model)}).data)
+
+    @extend_schema(responses=CheckpointSerializer(many=True))
+    @action(detail=True)
+    def checkpoints(self, request: Request, pk: str) -> Response:
+        """The model after each round, the oldest first, and what went into it."""
+        model = self.get_object()
+        context = {"model": model, "request": request}
+        return Response(CheckpointSerializer(history_of(model), many=True, context=context).data)
+
+    @extend_schema(responses=LineageSerializer)
+    @action(detail=True)
+    def lineage(self, request: Request, pk: str) -> Response:
+        """From which models this one was copied, after which of their rounds, and which were copied from it."""
+        return Response(LineageSerializer(lineage_of(self.get_object(), request.user)).data)
 
     @extend_schema(responses=MetricSerializer(many=True))
     @action(detail=True)

@@ -1,0 +1,201 @@
+"""Model files: which one is asked for, and what is known of a model's files."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import urlencode
+
+from drf_spectacular.utils import extend_schema_field
+from rest_framework import serializers
+from rest_framework.reverse import reverse
+
+from folkmoot.errors import NotAvailableYet
+from folkmoot.server.api.serializers.models import MAX_ROUND, ModelSerializer
+from folkmoot.server.registry.contents import Contents, template_bytes
+from folkmoot.server.registry.downloads import EXCHANGE, offered
+from folkmoot.server.registry.models import Model
+from folkmoot.server.trainings.history import Step
+from folkmoot.server.trainings.lineage import Ancestor
+from folkmoot.server.trainings.models import Round
+from folkmoot.tensors.formats import FORMATS
+from folkmoot.tensors.schema import TensorSpec
+
+
+@extend_schema_field({"oneOf": [{"type": "integer", "minimum": 0}, {"type": "string", "enum": ["latest"]}]})
+class RoundField(serializers.IntegerField):
+    """A number of rounds; None stands for the latest."""
+
+    def run_validation(self, data: Any = serializers.empty) -> int | None:
+        if data == "best":
+            raise NotAvailableYet("round=best is not available yet")
+        return None if data == "latest" else super().run_validation(data)
+
+
+@extend_schema_field({"type": "string", "enum": list(FORMATS)})
+class FormatField(serializers.CharField):
+    """The name of a format; which ones a model can have depends on the model."""
+
+
+class DownloadSerializer(serializers.Serializer):
+    """Which of a model's checkpoints, in which format, and how much of it."""
+
+    round = RoundField(
+        min_value=0, max_value=MAX_ROUND, required=False, help_text="After so many rounds; by default the latest."
+    )
+    part = serializers.ChoiceField(
+        (EXCHANGE,),
+        required=False,
+        help_text="`exchange`: as safetensors, only the tensors that travel, where these are apart from the others.",
+    )
+
+    def get_fields(self) -> dict[str, serializers.Field]:
+        # `as` is a word of Python's own.
+        text = "By default the format in which the model was uploaded; its weights in another one."
+        return super().get_fields() | {"as": FormatField(source="format", required=False, help_text=text)}
+
+
+class TensorSerializer(serializers.Serializer):
+    """One tensor of a model; `trainable` tells a parameter from a buffer, and is null where the format does not."""
+
+    name = serializers.CharField()
+    dtype = serializers.CharField()
+    shape = serializers.ListField(child=serializers.IntegerField())
+    num_parameters = serializers.IntegerField(source="num_elements")
+    num_bytes = serializers.IntegerField()
+    trainable = serializers.SerializerMethodField()
+
+    def get_trainable(self, spec: TensorSpec) -> bool | None:
+        return self.context["contents"].trainable.get(spec.name)
+
+
+class TotalsSerializer(serializers.Serializer):
+    """Of all tensors; those that are one and the same count once as parameters."""
+
+    num_tensors = serializers.IntegerField(source="schema.__len__")
+    num_parameters = serializers.IntegerField()
+    num_trainable = serializers.IntegerField(allow_null=True)
+    num_bytes = serializers.IntegerField(source="schema.num_bytes")
+
+
+class TemplateSerializer(serializers.Serializer):
+    """The file as it was uploaded."""
+
+    format = serializers.CharField()
+    sha256 = serializers.CharField(source="template_sha256")
+    num_bytes = serializers.SerializerMethodField()
+
+    def get_num_bytes(self, model: Model) -> int:
+        return template_bytes(model)
+
+
+class MetadataSerializer(ModelSerializer):
+    """A model with its tensors; `stats`, a summary of layers, is null where none can be made."""
+
+    stats = serializers.SerializerMethodField()
+    template = TemplateSerializer(source="*")
+    tensors = serializers.SerializerMethodField()
+    totals = serializers.SerializerMethodField()
+    tied = serializers.ListField(
+        child=serializers.ListField(child=serializers.CharField()), help_text="Names of one and the same tensor."
+    )
+
+    class Meta(ModelSerializer.Meta):
+        fields = (*ModelSerializer.Meta.fields, "stats", "template", "tensors", "totals", "tied")
+
+    def get_stats(self, model: Model) -> dict[str, Any] | None:
+        return None
+
+    @extend_schema_field(TensorSerializer(many=True))
+    def get_tensors(self, model: Model) -> list[dict[str, Any]]:
+        contents: Contents = self.context["contents"]
+        return TensorSerializer(contents.schema, many=True, context=self.context).data
+
+    @extend_schema_field(TotalsSerializer)
+    def get_totals(self, model: Model) -> dict[str, Any]:
+        return TotalsSerializer(self.context["contents"]).data
+
+
+class UsedUpdateSerializer(serializers.Serializer):
+    """An update that went into a checkpoint; `sha256` is that of its tensors' file."""
+
+    participant = serializers.UUIDField(source="participant_id")
+    num_examples = serializers.IntegerField()
+    sha256 = serializers.CharField()
+
+
+class AggregationSerializer(serializers.Serializer):
+    """The round that made a checkpoint."""
+
+    training = serializers.UUIDField(source="training_id")
+    round = serializers.IntegerField(source="number")
+    aggregation_method = serializers.CharField(source="training.aggregation_method")
+    num_updates = serializers.SerializerMethodField()
+    num_examples = serializers.SerializerMethodField()
+    updates = UsedUpdateSerializer(many=True, source="updates.all")
+
+    def get_num_updates(self, made_in: Round) -> int:
+        return len(made_in.updates.all())
+
+    def get_num_examples(self, made_in: Round) -> int:
+        return sum(update.num_examples for update in made_in.updates.all())
+
+
+class CheckpointSerializer(serializers.Serializer):
+    """The tensors after a round; those that did not travel are in the files `beneath`, the uppermost first.
+
+    `aggregation` is null of what was no round's work, and once the training was removed.
+    """
+
+    round = serializers.IntegerField(source="checkpoint.round")
+    created_at = serializers.DateTimeField(source="checkpoint.created_at")
+    num_bytes = serializers.IntegerField(source="checkpoint.num_bytes")
+    sha256 = serializers.CharField(source="checkpoint.sha256")
+    beneath = serializers.ListField(child=serializers.CharField(), source="checkpoint.beneath")
+    origin = serializers.ChoiceField(("upload", "copy", "aggregation"))
+    aggregation = AggregationSerializer(source="made_in", allow_null=True)
+    links = serializers.SerializerMethodField()
+
+    def get_links(self, step: Step) -> dict[str, str]:
+        model, checkpoint = self.context["model"], step.checkpoint
+        address = reverse("model-detail", kwargs={"pk": model.pk}, request=self.context["request"])
+        ways: dict[str, dict[str, str]] = {"download": {}, **{name: {"as": name} for name in offered(model)}}
+        if checkpoint.beneath:
+            ways[EXCHANGE] = {"part": EXCHANGE}
+        return {name: f"{address}?{urlencode({'round': checkpoint.round, **way})}" for name, way in ways.items()}
+
+
+class RelativeSerializer(serializers.ModelSerializer):
+    """A model in a line of copies."""
+
+    training = serializers.SerializerMethodField()
+
+    class Meta:
+        model = Model
+        fields = ("id", "name", "owner", "round", "training", "parent", "parent_round", "created_at")
+        read_only_fields = fields
+
+    @extend_schema_field({"type": "string", "format": "uuid", "nullable": True})
+    def get_training(self, model: Model) -> str | None:
+        training = getattr(model, "training", None)
+        return training and str(training.pk)
+
+
+class AncestorSerializer(serializers.Serializer):
+    """A model from which others were copied; `model` is null if you may not see it, `id` if it was removed."""
+
+    id = serializers.UUIDField(allow_null=True)
+    at_round = serializers.IntegerField()
+    model = serializers.SerializerMethodField()
+
+    @extend_schema_field(RelativeSerializer(allow_null=True))
+    def get_model(self, ancestor: Ancestor) -> dict[str, Any] | None:
+        return ancestor.model and RelativeSerializer(ancestor.model).data
+
+
+class LineageSerializer(serializers.Serializer):
+    """A model, those that it descends from, the nearest first, and those that descend from it."""
+
+    model = RelativeSerializer()
+    template = TemplateSerializer(source="model")
+    ancestors = AncestorSerializer(many=True)
+    descendants = RelativeSerializer(many=True)
