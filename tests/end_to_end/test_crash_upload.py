@@ -4,34 +4,39 @@ from __future__ import annotations
 
 import httpx2
 import pytest
+from chunks import put
 from harness import World, wait_until
 from invariants import orphans, read
 
 BEFORE_COMMIT = ("upload.before_stream", "upload.mid_stream", "upload.after_blob", "upload.before_commit")
 AFTER_COMMIT = ("upload.after_commit", "upload.before_response")
 
+WAYS = {"form": World.send, "raw": put}
+
 on_both = pytest.mark.parametrize("backend", ["sqlite", "postgres"], indirect=True)
+either_way = pytest.mark.parametrize("send", WAYS.values(), ids=WAYS)
 
 
-def send_to_a_server_that_dies(world: World, point: str):
+def send_to_a_server_that_dies(world: World, point: str, send=World.send):
     """Have the server killed at `point` of the first of two updates; return it, and the training."""
     ann, ben = world.participants(2)
     world.server.start(fault=point)
     training_id = world.started([ann, ben], rounds=1, tests="never")
     update = world.update_of(ann, training_id, 0)
     with pytest.raises(httpx2.TransportError):
-        world.send(update)
+        send(world, update)
     world.server.wait_for_death()
     return update, training_id
 
 
 @on_both
+@either_way
 @pytest.mark.parametrize("point", BEFORE_COMMIT)
-def test_an_update_that_was_not_committed_comes_in_when_it_is_sent_again(world, point):
-    update, training_id = send_to_a_server_that_dies(world, point)
+def test_an_update_that_was_not_committed_comes_in_when_it_is_sent_again(world, point, send):
+    update, training_id = send_to_a_server_that_dies(world, point, send)
     world.server.start()
 
-    answer = world.send(update)
+    answer = send(world, update)
 
     assert answer.status_code == 201
     assert len(read(world.place, "SELECT * FROM trainings_update")) == 1
@@ -40,13 +45,14 @@ def test_an_update_that_was_not_committed_comes_in_when_it_is_sent_again(world, 
 
 
 @on_both
+@either_way
 @pytest.mark.parametrize("point", AFTER_COMMIT)
-def test_an_update_that_was_committed_gets_the_first_answer_when_it_is_sent_again(world, point):
-    update, training_id = send_to_a_server_that_dies(world, point)
+def test_an_update_that_was_committed_gets_the_first_answer_when_it_is_sent_again(world, point, send):
+    update, training_id = send_to_a_server_that_dies(world, point, send)
     (stored,) = read(world.place, "SELECT * FROM trainings_update")
     world.server.start()
 
-    answer = world.send(update)
+    answer = send(world, update)
 
     assert answer.status_code == 200
     assert answer.json() == {"detail": "Model Update Accepted", "update_id": stored["id"]}

@@ -6,7 +6,8 @@ import socket
 from urllib.parse import urlsplit
 
 import pytest
-from harness import HTTP, wait_until
+from chunks import Upload, digest
+from harness import HTTP, as_file, initial_model, wait_until
 from invariants import orphans
 
 
@@ -104,3 +105,78 @@ def test_an_upload_that_breaks_off_leaves_no_blob(hub, update):
 
     assert nothing_came_of_it(hub, update)
     assert orphans(hub.place) == before
+
+
+# Raw bodies
+
+
+def head_of(hub, who, method, path, *headers):
+    """A request's head without the length of its body."""
+    lines = [f"{method} {path} HTTP/1.1", f"Host: {urlsplit(hub.server.url).netloc}", "Connection: close"]
+    lines += [f"Authorization: Token {who.token}", "Content-Type: application/octet-stream", *headers]
+    return ("\r\n".join(lines) + "\r\n").encode()
+
+
+def raw_head(hub, update):
+    path = f"/api/models/{update.model_id}/update/?round={update.round}&sample_size={update.num_examples}"
+    return head_of(hub, update.sender, "PUT", path)
+
+
+def in_chunks(data, *, end=True):
+    """Data in the chunks of HTTP, each of 50 bytes."""
+    pieces = [data[start : start + 50] for start in range(0, len(data), 50)]
+    body = b"Transfer-Encoding: chunked\r\n\r\n" + b"".join(b"%x\r\n%b\r\n" % (len(each), each) for each in pieces)
+    return body + b"0\r\n\r\n" if end else body
+
+
+@pytest.mark.parametrize("sent", [0, 1, -1], ids=["nothing", "a byte", "all but a byte"])
+def test_a_raw_update_that_breaks_off_counts_as_nothing(hub, update, sent):
+    send_raw(hub, raw_head(hub, update), length(len(update.file)), update.file[:sent])
+
+    assert nothing_came_of_it(hub, update)
+
+
+def test_a_raw_update_in_chunks_is_taken(hub, update):
+    status = send_raw(hub, raw_head(hub, update), in_chunks(update.file), then_read=True)
+
+    assert status == 201
+    assert hub.send(update).status_code == 200
+
+
+@pytest.mark.parametrize("sent", [100, None], ids=["in the middle", "before the last chunk"])
+def test_a_raw_update_in_chunks_that_breaks_off_counts_as_nothing(hub, update, sent):
+    send_raw(hub, raw_head(hub, update), in_chunks(update.file[:sent], end=False))
+
+    assert nothing_came_of_it(hub, update)
+
+
+def test_a_raw_update_with_a_length_that_ends_too_soon_is_refused(hub, update):
+    status = send_raw(hub, raw_head(hub, update), length(len(update.file) - 10), update.file, then_read=True)
+
+    assert status == 400
+    assert nothing_came_of_it(hub, update)
+
+
+@pytest.fixture
+def upload(hub):
+    """An upload, its file, and the first half of that sent."""
+    file = as_file(initial_model())
+    upload = Upload.of_model(hub, len(file))
+    upload.send(file[:100], at=0)
+    return upload, file
+
+
+@pytest.mark.parametrize("way", ["with a length", "in chunks"])
+def test_of_a_chunk_that_breaks_off_nothing_counts(hub, upload, way):
+    upload, file = upload
+    rest = file[100:]
+    headers = ("Upload-Offset: 100", f"X-Content-SHA256: {digest(rest)}")
+    head = head_of(hub, hub.actor, "PATCH", upload.path, *headers)
+
+    body = length(len(rest)) + rest[:-1] if way == "with a length" else in_chunks(rest, end=False)
+    send_raw(hub, head, body)
+
+    wait_until(lambda: hub.place.incoming() == [], "the incoming folder to be empty")
+    assert upload.offset() == 100
+    upload.send(rest, at=100)
+    assert upload.commit(file).status_code == 201

@@ -54,13 +54,18 @@ def _as_domain_error(error: Exception) -> errors.FolkmootError | None:
             return errors.Unavailable("The database is busy; try again.")
         case RequestDataTooBig() | TooManyFieldsSent() | TooManyFilesSent():
             return errors.TooLarge("the request is larger than is taken here")
-        case UnreadablePostError(__cause__=TimeoutError()):
+        case UnreadablePostError() if _timed_out(error):
             return errors.TooSlow("the request's body did not come in time")
         case UnreadablePostError():
             return errors.InvalidInput("the request broke off", code="incomplete_request")
         case RecursionError():
             return errors.InvalidInput("the request is nested too deeply")
     return None
+
+
+def _timed_out(error: BaseException | None) -> bool:
+    # Django hides the cause behind one error or two.
+    return error is not None and (isinstance(error, TimeoutError) or _timed_out(error.__cause__))
 
 
 def _response(error: errors.FolkmootError) -> Response:
