@@ -1,5 +1,6 @@
 """The HTTP layer, against a real listener."""
 
+import hashlib
 import json
 import shlex
 import socket
@@ -266,6 +267,109 @@ def test_a_download_that_is_cut_leaves_the_file_of_before(hub, scripted, answer,
         hub.download_model("m", tmp_path / "model")
 
     assert (tmp_path / "model").read_bytes() == b"weights of before"
+
+
+def test_a_model_is_asked_for_in_another_format_or_in_part(hub, scripted, answer, tmp_path):
+    scripted.on("GET", paths.model("m"), answer(200, b"weights"))
+
+    hub.download_model("m", tmp_path / "model", round=0, format="npz", part="exchange")
+
+    assert scripted.requests[0].query == {"round": ["0"], "as": ["npz"], "part": ["exchange"]}
+
+
+DATA = bytes(range(256)) * 400
+HAS = {"ETag": '"1"', "X-Content-SHA256": hashlib.sha256(DATA).hexdigest()}
+
+
+@pytest.fixture
+def the_rest(answer):
+    """As a hub answers that still has the same file."""
+
+    def make(request):
+        start = int(request.headers["Range"].removeprefix("bytes=").removesuffix("-"))
+        return answer(206, DATA[start:], HAS | {"Content-Range": f"bytes {start}-{len(DATA) - 1}/{len(DATA)}"})
+
+    return make
+
+
+@pytest.fixture
+def broken_off(hub, scripted, answer, tmp_path):
+    """A download that was cut; returns a function that tries once more."""
+    scripted.on("GET", paths.model("m"), answer(200, DATA, HAS, cut=70_000))
+    with pytest.raises(errors.Unavailable):
+        hub.download_model("m", tmp_path / "model")
+
+    def again(*answers):
+        scripted.on("GET", paths.model("m"), *answers)
+        return hub.download_model("m", tmp_path / "model")
+
+    return again
+
+
+def test_a_download_that_was_cut_goes_on_there(broken_off, the_rest, scripted, tmp_path):
+    assert broken_off(the_rest) == '"1"'
+
+    asked = scripted.requests[-1].headers
+    assert 1 < int(asked["Range"].removeprefix("bytes=").removesuffix("-")) < 70_000
+    assert asked["If-Range"] == '"1"'
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+    assert (tmp_path / "model").read_bytes() == DATA
+
+
+def test_a_download_that_only_had_to_be_put_in_its_place_goes_on_too(broken_off, the_rest, tmp_path):
+    (tmp_path / "model.part").write_bytes(DATA)
+
+    broken_off(the_rest)
+
+    assert (tmp_path / "model").read_bytes() == DATA
+
+
+def test_a_download_of_what_has_changed_meanwhile_begins_anew(broken_off, answer, tmp_path):
+    assert broken_off(answer(200, b"new weights", {"ETag": '"2"'})) == '"2"'
+
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+    assert (tmp_path / "model").read_bytes() == b"new weights"
+
+
+def test_bytes_that_changed_on_the_way_are_not_taken_and_not_gone_on_with(
+    broken_off, the_rest, scripted, answer, tmp_path
+):
+    (tmp_path / "model.part").write_bytes(b"x" * 100)
+
+    with pytest.raises(errors.DigestMismatch):
+        broken_off(the_rest)
+
+    assert list(tmp_path.iterdir()) == []
+    broken_off(answer(200, DATA, HAS))
+    assert "Range" not in scripted.requests[-1].headers
+    assert (tmp_path / "model").read_bytes() == DATA
+
+
+def test_another_part_than_the_one_asked_for_is_not_taken(broken_off, answer, tmp_path):
+    with pytest.raises(errors.Unavailable, match="another part"):
+        broken_off(answer(206, DATA[5:], {"Content-Range": f"bytes 5-{len(DATA) - 1}/{len(DATA)}"}))
+
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("headers", [{}, {"ETag": 'W/"1"'}])
+def test_a_file_without_a_strong_etag_is_not_gone_on_with(hub, scripted, answer, tmp_path, headers):
+    scripted.on("GET", paths.model("m"), answer(200, DATA, headers, cut=70_000), answer(200, DATA, headers))
+    with pytest.raises(errors.Unavailable):
+        hub.download_model("m", tmp_path / "model")
+
+    hub.download_model("m", tmp_path / "model")
+
+    assert "Range" not in scripted.requests[-1].headers
+    assert (tmp_path / "model").read_bytes() == DATA
+
+
+def test_what_had_come_is_forgotten_once_the_file_of_before_is_right(broken_off, hub, scripted, answer, tmp_path):
+    scripted.on("GET", paths.model("m"), answer(304, b""))
+
+    hub.download_model("m", tmp_path / "model", etag='"0"')
+
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_training_is_created_with_all_that_belongs_to_it(hub, scripted, answer):

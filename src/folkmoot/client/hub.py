@@ -17,13 +17,13 @@ import httpx2
 
 from folkmoot import errors
 from folkmoot.client.answers import raise_for_error
+from folkmoot.client.partial import PartialFile
 from folkmoot.protocol import paths
 
 Json = dict[str, Any]
 
 CONNECT_SECONDS = 10
 READ_SECONDS = 60
-CHUNK_BYTES = 1 << 18
 GRACE_SECONDS = 15
 """How much later than asked for a long poll may be answered before the connection counts as dead."""
 # Shorter than any server's, so that a request seldom meets a connection that is being closed.
@@ -94,20 +94,31 @@ class Hub:
         return str(answer["model_id"])
 
     def download_model(
-        self, model_id: str, path: Path, *, round: int | None = None, part: str | None = None, etag: str | None = None
+        self,
+        model_id: str,
+        path: Path,
+        *,
+        round: int | None = None,
+        etag: str | None = None,
+        format: str | None = None,
+        part: str | None = None,
     ) -> str:
         """Write the latest weights, or those after `round` rounds, to `path`; returns their ETag.
 
-        With the `etag` of an earlier download, `path` is left alone if the weights are still the same. It is replaced
-        in one step and only when all bytes have come.
+        In the format of the upload, or in `format`: safetensors, npz or torch. `part="exchange"`: only the tensors that
+        travel, where they are apart from the others. With the `etag` of an earlier download, `path` is left alone if
+        the weights are still the same. It is replaced in one step and only when all bytes have come; a download that
+        broke off goes on at the next call.
         """
-        headers = {"If-None-Match": etag} if etag else {}
-        asked = {"round": round, "part": part}
+        asked = {"round": round, "as": format, "part": part}
         params = {name: value for name, value in asked.items() if value is not None}
+        partial = PartialFile(path)
+        headers = partial.headers() | ({"If-None-Match": etag} if etag else {})
         with self._answer("GET", paths.model(model_id), headers=headers, params=params) as response:
             if response.status_code == httpx2.codes.NOT_MODIFIED and etag:
+                partial.forget()
                 return etag
-            _save(response, path)
+            partial.receive(response)
             return str(response.headers.get("ETag", ""))
 
     def model_metrics(self, model_id: str) -> list[Json]:
@@ -234,11 +245,3 @@ def _metric_fields(metrics: Mapping[str, float]) -> dict[str, Any]:
 
 def _notification(entry: Json) -> Notification:
     return Notification(entry["id"], entry["notification_type"], entry["training_uuid"], entry["body"])
-
-
-def _save(response: httpx2.Response, path: Path) -> None:
-    part = path.with_name(f"{path.name}.part")
-    with part.open("wb") as file:
-        for chunk in response.iter_bytes(CHUNK_BYTES):
-            file.write(chunk)
-    part.replace(path)
