@@ -48,6 +48,14 @@ from folkmoot.server.trainings.lineage import lineage_of, models_of
 DIGEST_HEADER = OpenApiParameter(
     "X-Content-SHA256", OpenApiTypes.STR, OpenApiParameter.HEADER, description="SHA-256 of `model_file`, in hexadecimal"
 )
+CONDITIONS = [
+    OpenApiParameter(name, OpenApiTypes.STR, OpenApiParameter.HEADER, description=meaning)
+    for name, meaning in (
+        ("If-None-Match", "an ETag: 304 if it is still that of the file"),
+        ("Range", "one range of bytes, such as `bytes=1000-`"),
+        ("If-Range", "an ETag: the range if it is still that of the file, else the whole"),
+    )
+]
 
 
 class ModelViewSet(mixins.ListModelMixin, ResourceViewSet):
@@ -70,7 +78,10 @@ class ModelViewSet(mixins.ListModelMixin, ResourceViewSet):
         model = services.upload_model(incoming, owner=request.user, **fields)
         return self._response(model_accepted(model))
 
-    @extend_schema(parameters=[DownloadSerializer], responses={(200, "application/octet-stream"): bytes})
+    @extend_schema(
+        parameters=[DownloadSerializer, *CONDITIONS],
+        responses={(200, MEDIA_TYPE): bytes, (206, MEDIA_TYPE): bytes, 304: None, 416: OpenApiTypes.OBJECT},
+    )
     def retrieve(self, request: Request, pk: str) -> HttpResponseBase:
         """Download the model with its latest tensors or those of a round; Range and If-None-Match are understood."""
         model = self.get_object()
