@@ -11,6 +11,7 @@ import pytest
 
 from folkmoot.errors import InvalidFile, InvalidInput, TooLarge
 from folkmoot.tensors import Limits, check_finite, open_tensors
+from folkmoot.tensors.schema import blocks_of
 
 SAMPLE = {"weight": np.arange(12, dtype="f4").reshape(3, 4), "bias": np.zeros(200), "steps": np.array(3, ">i4")}
 
@@ -375,6 +376,49 @@ def test_a_bomb_is_refused_before_it_is_expanded(path):
         assert tracemalloc.get_traced_memory()[1] < 1_000_000
     finally:
         tracemalloc.stop()
+
+
+def test_a_compressed_array_is_read_in_blocks_that_take_little_memory(path):
+    values = np.random.default_rng(0).integers(0, 2, 30_000_000, "u1")
+    path.write_bytes(saved(np.savez_compressed, a=values))
+    tensors, position = open_tensors(path), 0
+
+    tracemalloc.start()
+    try:
+        for block in blocks_of(tensors, "a"):
+            np.testing.assert_array_equal(block, values[position : position + block.size])
+            position += block.size
+        assert position == values.size
+        assert tracemalloc.get_traced_memory()[1] < 8_000_000
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+@pytest.mark.parametrize("header", [HEADER, HEADER + b" ", HEADER + b"  ", HEADER + b"   "])
+def test_blocks_are_whole_values_wherever_the_pieces_of_the_archive_end(path, header, method):
+    values = np.arange(600_000, dtype="f4")
+    path.write_bytes(
+        archive(("a.npy", npy_with(header.replace(b"(2,)", b"(600000,)"), values.tobytes())), method=method)
+    )
+
+    blocks = list(blocks_of(open_tensors(path), "a"))
+
+    np.testing.assert_array_equal(np.concatenate(blocks), values)
+
+
+def test_damage_is_found_by_who_reads_in_blocks(path):
+    path.write_bytes(LIES["a wrong checksum"])
+
+    with pytest.raises(InvalidFile, match="damaged"):
+        list(blocks_of(open_tensors(path), "a"))
+
+
+def test_a_large_array_is_not_taken_compressed_and_in_fortran_order(path):
+    path.write_bytes(saved(np.savez_compressed, a=np.zeros((40_000, 1000), "u1", order="F")))
+
+    with pytest.raises(TooLarge, match="a is compressed and in Fortran's order"):
+        open_tensors(path, limits=Limits(max_ratio=2000))
 
 
 def test_an_archive_that_expands_beyond_the_limit_is_refused(path):

@@ -313,9 +313,27 @@ def test_a_malformed_file_is_refused_in_our_words(path, content):
     assert "Expecting" not in caught.value.message  # the words of the standard library's JSON parser
 
 
-def test_a_header_of_very_many_lists_is_too_large_to_be_parsed(path):
-    with pytest.raises(TooLarge, match="more than 100000 tensors"):
-        opened(path, MALFORMED["very many lists"])
+SWELLING = {
+    "lists": b'{"a":{"dtype":"U8","shape":[' + b"[]," * 1_000_000 + b'[]],"data_offsets":[0,1]}}',
+    "numbers": b'{"a":{"dtype":"U8","shape":[' + b"999," * 1_000_000 + b'1],"data_offsets":[0,1]}}',
+    "texts": b'{"a":{"dtype":"U8","shape":[' + b'"ab",' * 1_000_000 + b'1],"data_offsets":[0,1]}}',
+    "metadata": b'{"__metadata__":{' + b",".join(b'"%x":""' % number for number in range(500_000)) + b"}}",
+    "names": b"{" + b",".join(b'"%x":{}' % number for number in range(500_000)) + b"}",
+    "a name": b'{"' + b"a" * 4_000_000 + b'":{}}',
+}
+
+
+@pytest.mark.parametrize("text", SWELLING.values(), ids=SWELLING.keys())
+def test_a_header_that_would_take_many_times_its_size_in_memory_takes_little(path, text):
+    path.write_bytes(file_with(text))
+
+    tracemalloc.start()
+    try:
+        with pytest.raises(InvalidFile):
+            TensorFile.open(path)
+        assert tracemalloc.get_traced_memory()[1] < 20_000_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_truncated_file_is_refused_wherever_it_ends(path):

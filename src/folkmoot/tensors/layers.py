@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from folkmoot.tensors.schema import Schema, StoredTensors, Tensors
+from folkmoot.tensors.array_blocks import Block
+from folkmoot.tensors.schema import Schema, StoredTensors, Tensors, blocks_of
 
 
 class Layers(StoredTensors):
@@ -22,6 +23,9 @@ class Layers(StoredTensors):
     def __getitem__(self, name: str) -> npt.NDArray[Any]:
         return np.asarray(self._layers[name][name])
 
+    def blocks(self, name: str) -> Iterator[Block]:
+        return blocks_of(self._layers[name], name)
+
 
 class Selected(StoredTensors):
     """Those of `tensors` that are in `schema`, in its dtypes."""
@@ -33,3 +37,6 @@ class Selected(StoredTensors):
 
     def __getitem__(self, name: str) -> npt.NDArray[Any]:
         return np.asarray(self._tensors[name]).astype(self._dtypes[name], copy=False)
+
+    def blocks(self, name: str) -> Iterator[Block]:
+        return (block.astype(self._dtypes[name], copy=False) for block in blocks_of(self._tensors, name))

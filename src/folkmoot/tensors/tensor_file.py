@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import mmap
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,11 +21,11 @@ import numpy as np
 import numpy.typing as npt
 
 from folkmoot.errors import Internal, TooLarge
-from folkmoot.tensors.array_blocks import array_blocks
+from folkmoot.tensors.array_blocks import Block
 from folkmoot.tensors.header import Header, parse_header
 from folkmoot.tensors.limits import Limits
 from folkmoot.tensors.replacing import replacing
-from folkmoot.tensors.schema import Schema, StoredTensors, Tensors
+from folkmoot.tensors.schema import Schema, StoredTensors, Tensors, blocks_of
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -158,8 +158,17 @@ def canonical_sha256(tensors: Tensors) -> str:
 def write_tensors(path: Path, tensors: Tensors) -> WrittenFile:
     """Write `tensors`, of any memory layout and byte order, as a canonical file; copies a block at a time."""
     schema = Schema.of(tensors)
+    return write_blocks(path, schema, (block for spec in schema for block in blocks_of(tensors, spec.name)))
+
+
+def write_blocks(path: Path, schema: Schema, blocks: Iterable[Block]) -> WrittenFile:
+    """Write a canonical file of `schema`, whose values are `blocks`, in its order."""
     with TensorFileWriter(path, schema) as writer:
-        for spec in schema:
-            for block in array_blocks(np.asarray(tensors[spec.name]), spec.numpy_dtype):
-                writer.write(block.view(np.uint8).data)  # bfloat16 has no buffer of its own
+        for block in blocks:
+            writer.write(as_bytes(block))
     return WrittenFile(writer.sha256, writer.num_bytes)
+
+
+def as_bytes(block: Block) -> memoryview:
+    """The bytes of a contiguous array; bfloat16 has no buffer of its own."""
+    return block.view(np.uint8).data

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +13,14 @@ from folkmoot.errors import InvalidValue
 from folkmoot.server.storage import get_storage
 from folkmoot.server.storage.upload import IncomingFile
 from folkmoot.tensors import formats
-from folkmoot.tensors.checksums import block_checksums
+from folkmoot.tensors.array_blocks import Block
+from folkmoot.tensors.checksums import BlockChecksums, block_checksums
 from folkmoot.tensors.conform import check_tied, conform
 from folkmoot.tensors.encodings import Base, decode, is_encoded
-from folkmoot.tensors.finite import check_finite
+from folkmoot.tensors.finite import finite_blocks
 from folkmoot.tensors.limits import TRUSTED
 from folkmoot.tensors.schema import Schema, Tensors
-from folkmoot.tensors.tensor_file import TensorFile, write_tensors
+from folkmoot.tensors.tensor_file import TensorFile, as_bytes, write_blocks
 
 ENCODED = "encoded"
 """In place of a format's name: an update of the training's own encoding."""
@@ -70,7 +71,6 @@ def store_model(incoming: IncomingFile) -> StoredModel:
     """Keep the file as it came, as the template, and its tensors."""
     kind = formats.recognise(incoming.path)
     tensors = kind.read(incoming.path, settings.MODEL_FILE_LIMITS)
-    check_finite(tensors)
     with _canonical(incoming, tensors) as (draft, stored):
         if draft != incoming.path:
             get_storage().adopt(draft, stored.sha256)
@@ -84,7 +84,6 @@ def store_update(incoming: IncomingFile, *, expected: Expected) -> StoredUpdate:
         return StoredUpdate(ENCODED, incoming.sha256, incoming.size or 0, _store_encoded(incoming, expected))
     kind = formats.recognise(incoming.path)
     tensors = conform(kind.read(incoming.path, settings.MODEL_FILE_LIMITS), expected.travelling, expected.model)
-    check_finite(tensors)
     check_tied(tensors, expected.tied)
     with _canonical(incoming, tensors) as (draft, stored):
         get_storage().adopt(draft, stored.sha256)
@@ -111,13 +110,20 @@ def described(path: Path, sha256: str, num_bytes: int) -> StoredFile:
 
 @contextmanager
 def _canonical(incoming: IncomingFile, tensors: Tensors) -> Iterator[tuple[Path, StoredFile]]:
-    """Give the path of the tensors' TensorFile: the file itself if it is one, else one made of it."""
+    """Give the path of the tensors' TensorFile: the file itself if it is one, else one made of it.
+
+    The values are read once: what is not finite is found, the checksums are made and the file is written on the way.
+    """
+    checksums = BlockChecksums()
+    blocks = _watched(finite_blocks(tensors), checksums)
     if isinstance(tensors, TensorFile) and tensors.is_canonical:
-        yield incoming.path, described(incoming.path, incoming.sha256, incoming.size or 0)
+        for _ in blocks:
+            pass
+        yield incoming.path, StoredFile(incoming.sha256, incoming.size or 0, checksums.digest())
         return
     with _draft() as draft:
-        written = write_tensors(draft, tensors)
-        yield draft, described(draft, written.sha256, written.num_bytes)
+        written = write_blocks(draft, Schema.of(tensors), blocks)
+        yield draft, StoredFile(written.sha256, written.num_bytes, checksums.digest())
 
 
 @contextmanager
@@ -127,3 +133,9 @@ def _draft() -> Iterator[Path]:
         yield draft
     finally:
         draft.unlink(missing_ok=True)
+
+
+def _watched(blocks: Iterable[Block], checksums: BlockChecksums) -> Iterator[Block]:
+    for block in blocks:
+        checksums.update(as_bytes(block))
+        yield block

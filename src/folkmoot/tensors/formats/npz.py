@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from folkmoot.errors import InvalidFile, TooLarge
-from folkmoot.tensors.array_blocks import array_blocks
+from folkmoot.tensors.array_blocks import Block, array_blocks
 from folkmoot.tensors.formats.npy import MAX_PREFIX_BYTES, NpyHeader, npy_prefix, parse_npy_header
 from folkmoot.tensors.formats.zip_archive import STORED, Member, ZipArchive
 from folkmoot.tensors.limits import TRUSTED, Limits
@@ -27,6 +27,8 @@ EXTENSION = ".npz"
 _SUFFIX = ".npy"
 _FIRST_DATE = (1980, 1, 1, 0, 0, 0)  # the same for every file, so that equal tensors give equal bytes
 _LOCAL_HEADER_BYTES = 30
+# An array in Fortran's order has to be in memory as a whole before its first row can be written.
+_MAX_GROWTH = 32 << 20
 
 
 def recognise(head: bytes) -> bool:
@@ -41,7 +43,10 @@ def read(path: Path, limits: Limits) -> NpzFile:
 
 
 class NpzFile(StoredTensors):
-    """The arrays of an archive, in native byte order; a stored one is a view of the file, others are inflated."""
+    """The arrays of an archive, in native byte order; a stored one is a view of the file, others are inflated.
+
+    A member's checksum is compared when it is asked for; by `blocks` at its end.
+    """
 
     def __init__(self, path: Path, limits: Limits) -> None:
         self.archive = ZipArchive(path, limits)
@@ -55,6 +60,12 @@ class NpzFile(StoredTensors):
         shaped = array.reshape(header.spec.shape, order="F" if header.fortran_order else "C")
         return shaped.astype(header.spec.numpy_dtype, order="K", copy=False)
 
+    def blocks(self, name: str) -> Iterator[Block]:
+        header = self.headers[name]
+        if header.fortran_order:
+            return array_blocks(self[name], header.spec.numpy_dtype)
+        return self._streamed(header, self.members[name])
+
     def prefix(self, name: str) -> bytes:
         """The bytes of the member before its values."""
         return self._start(self.members[name], self.headers[name].size)
@@ -63,6 +74,10 @@ class NpzFile(StoredTensors):
         header = parse_npy_header(name, self._start(member, MAX_PREFIX_BYTES))
         if header.num_bytes != member.num_bytes:
             raise InvalidFile(f"{name} should have {header.num_bytes} bytes and has {member.num_bytes}")
+        if header.fortran_order and member.num_bytes - member.compressed_bytes > _MAX_GROWTH:
+            raise TooLarge(
+                f"{name} is compressed and in Fortran's order, and too large to be both; save it in C's order"
+            )
         return header
 
     def _start(self, member: Member, size: int) -> bytes:
@@ -72,6 +87,17 @@ class NpzFile(StoredTensors):
             if len(start) == size:
                 break
         return start
+
+    def _streamed(self, header: NpyHeader, member: Member) -> Iterator[Block]:
+        """The values as they come out of the archive, so that what was compressed takes no more memory than a piece."""
+        left_out, rest = header.size, b""
+        for chunk in self.archive.chunks(member):
+            values = memoryview(chunk)[left_out:]
+            left_out -= len(chunk) - len(values)
+            data = rest + values if rest else values
+            whole = len(data) // header.dtype.itemsize
+            rest = bytes(data[whole * header.dtype.itemsize :])
+            yield from array_blocks(np.frombuffer(data, header.dtype, whole), header.spec.numpy_dtype)
 
     def _data(self, name: str) -> memoryview:
         header, member = self.headers[name], self.members[name]
