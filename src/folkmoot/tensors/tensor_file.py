@@ -150,8 +150,8 @@ def canonical_sha256(tensors: Tensors) -> str:
     schema = Schema.of(tensors)
     digest = hashlib.sha256(schema.header())
     for spec in schema:
-        for block in array_blocks(np.asarray(tensors[spec.name]), spec.numpy_dtype):
-            digest.update(block.view(np.uint8).data)
+        for block in blocks_of(tensors, spec.name):
+            digest.update(as_bytes(block))
     return digest.hexdigest()
 
 
