@@ -37,18 +37,13 @@ class TorchArchive:
         """By the same sign as torch tells TorchScript from the rest."""
         return "constants.pkl" in self._members
 
-    @property
-    def storage_sizes(self) -> dict[str, int]:
-        """The number of bytes of each storage, by its key."""
-        start = len(_STORAGE)
-        return {path[start:]: member.num_bytes for path, member in self._members.items() if path.startswith(_STORAGE)}
-
-    def storage(self, key: str) -> Member:
-        """Raises InvalidFile unless the storage lies in the file as it is in memory."""
-        member = self._members[_STORAGE + key]
-        if member.method != STORED:
-            raise InvalidFile(f"the storage {_STORAGE}{key} is compressed; torch stores it as it is")
-        return member
+    def storages(self) -> dict[str, Member]:
+        """The storages by their keys; raises InvalidFile unless each lies in the file as it is in memory."""
+        found = {path: member for path, member in self._members.items() if path.startswith(_STORAGE)}
+        for path, member in found.items():
+            if member.method != STORED:
+                raise InvalidFile(f"the storage {path} is compressed; torch stores it as it is")
+        return {path.removeprefix(_STORAGE): member for path, member in found.items()}
 
     def verify(self, member: Member) -> None:
         """Compare the checksum, the first time; raises InvalidFile."""

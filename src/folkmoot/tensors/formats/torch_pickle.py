@@ -12,6 +12,7 @@ from folkmoot.errors import InvalidFile
 from folkmoot.tensors.formats.pickle_reader import Class, Dictionary, Function, Opaque, texts
 from folkmoot.tensors.formats.torch_classes import FUNCTIONS, MODULE_CLASSES
 from folkmoot.tensors.formats.torch_views import ElementType, Storage, TensorView, check_view
+from folkmoot.tensors.formats.zip_archive import Member
 
 # torch's names of its dtypes, and ours where there are any.
 _ELEMENTS = {
@@ -238,10 +239,10 @@ _SCRIPT = _functions(_BUILDERS | _SCRIPT_BUILDERS) | _CONSTANTS
 
 
 class Storages:
-    """What a pickle may load from the archive around it: `sizes` says how many bytes `data/<key>` has."""
+    """What a pickle may load from the archive around it."""
 
-    def __init__(self, sizes: Mapping[str, int]) -> None:
-        self._sizes = sizes
+    def __init__(self, members: Mapping[str, Member]) -> None:
+        self._members = members
 
     def load(self, persistent_id: object) -> object:
         match persistent_id:
@@ -250,19 +251,19 @@ class Storages:
         raise InvalidFile("the pickle refers to something that is no storage")
 
     def _checked_size(self, key: str, claimed: int) -> int:
-        size = self._sizes.get(key)
-        if size is None:
+        member = self._members.get(key)
+        if member is None:
             raise InvalidFile(f"the file lacks the storage data/{ascii(key)[1:-1]}")
-        if size != claimed:
-            raise InvalidFile(f"the storage data/{key} should have {claimed} bytes and has {size}")
-        return size
+        if member.num_bytes != claimed:
+            raise InvalidFile(f"the storage data/{key} should have {claimed} bytes and has {member.num_bytes}")
+        return claimed
 
 
 class SavedVocabulary(Storages):
     """What torch.save writes: tensors, state_dicts, modules of torch.nn and of the operator's own classes."""
 
-    def __init__(self, sizes: Mapping[str, int], classes: Container[str]) -> None:
-        super().__init__(sizes)
+    def __init__(self, members: Mapping[str, Member], classes: Container[str]) -> None:
+        super().__init__(members)
         self._classes = classes
 
     def find(self, module: str, name: str) -> object | None:
@@ -277,8 +278,8 @@ class SavedVocabulary(Storages):
 class ScriptVocabulary(Storages):
     """What torch.jit.save writes: tensors, and objects of classes whose code lies in the archive."""
 
-    def __init__(self, sizes: Mapping[str, int]) -> None:
-        super().__init__(sizes)
+    def __init__(self, members: Mapping[str, Member]) -> None:
+        super().__init__(members)
         self.classes: set[str] = set()
 
     def find(self, module: str, name: str) -> object | None:

@@ -6,7 +6,7 @@ is a member of the archive, stored as it is, so that reading maps it and writing
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -24,6 +24,7 @@ from folkmoot.tensors.formats.torch_models import Named, Walk, describe, of_stat
 from folkmoot.tensors.formats.torch_pickle import SavedVocabulary, ScriptVocabulary
 from folkmoot.tensors.formats.torch_script import declared_in, parts_of_script
 from folkmoot.tensors.formats.torch_views import check_apart, tied
+from folkmoot.tensors.formats.zip_archive import Member
 from folkmoot.tensors.limits import TRUSTED, Limits
 from folkmoot.tensors.schema import Schema, StoredTensors, Tensors, TensorSpec, check_fits
 from folkmoot.tensors.tensor_file import WrittenFile
@@ -68,7 +69,8 @@ class TorchFile(StoredTensors):
 
     def __init__(self, path: Path, limits: Limits) -> None:
         self._archive = TorchArchive(path, limits)
-        named = list(_bounded(_named_tensors(self._archive, limits), limits))
+        self._storages = self._archive.storages()
+        named = list(_bounded(_named_tensors(self._archive, self._storages, limits), limits))
         self._views = {name: view for name, view, _ in named}
         self.schema = Schema(TensorSpec(name, view.element.name, view.shape) for name, view, _ in named)
         self.trainable = MappingProxyType({name: known for name, _, known in named if known is not None})
@@ -82,21 +84,21 @@ class TorchFile(StoredTensors):
     def __getitem__(self, name: str) -> npt.NDArray[Any]:
         view = self._views[name]
         if not view.is_empty:
-            self._archive.verify(self._archive.storage(view.storage.key))
+            self._archive.verify(self._storages[view.storage.key])
         return self._array(name)
 
     def places(self) -> Iterator[torch_writing.Place]:
         """Yield where each tensor's values are; of tied ones only the first."""
         once = {view.memory: (name, view) for name, view in reversed(self._views.items()) if not view.is_empty}
         for name, view in once.values():
-            yield torch_writing.Place(name, view, self._archive.storage(view.storage.key))
+            yield torch_writing.Place(name, view, self._storages[view.storage.key])
 
     def _array(self, name: str) -> npt.NDArray[Any]:
         view = self._views[name]
         dtype = TensorSpec(name, view.element.name, view.shape).numpy_dtype
         if view.is_empty:
             return np.empty(view.shape, dtype)
-        start = self._archive.storage(view.storage.key).data_offset + view.span[0]
+        start = self._storages[view.storage.key].data_offset + view.span[0]
         strides = tuple(stride * dtype.itemsize for stride in view.strides)
         return np.ndarray(view.shape, dtype, self._archive.zip.file, start, strides)
 
@@ -116,11 +118,11 @@ def _bounded(named: Iterable[Named], limits: Limits) -> Iterator[Named]:
         yield tensor
 
 
-def _named_tensors(archive: TorchArchive, limits: Limits) -> Iterator[Named]:
+def _named_tensors(archive: TorchArchive, storages: Mapping[str, Member], limits: Limits) -> Iterator[Named]:
     """Choose by what the file holds how its tensors are named."""
     if archive.is_script:
-        return _script_tensors(archive, limits)
-    vocabulary = SavedVocabulary(archive.storage_sizes, limits.torch_classes)
+        return _script_tensors(archive, storages, limits)
+    vocabulary = SavedVocabulary(storages, limits.torch_classes)
     saved = read_pickle(archive.content("data.pkl"), vocabulary, limits)
     if isinstance(saved, Dictionary):
         return of_state_dict(saved)
@@ -129,8 +131,8 @@ def _named_tensors(archive: TorchArchive, limits: Limits) -> Iterator[Named]:
     raise InvalidFile(f"the file holds {describe(saved)}; expected a state_dict, a module or TorchScript")
 
 
-def _script_tensors(archive: TorchArchive, limits: Limits) -> Iterator[Named]:
-    vocabulary = ScriptVocabulary(archive.storage_sizes)
+def _script_tensors(archive: TorchArchive, storages: Mapping[str, Member], limits: Limits) -> Iterator[Named]:
+    vocabulary = ScriptVocabulary(storages)
     saved = read_pickle(archive.content("data.pkl"), vocabulary, limits)
     if not isinstance(saved, Instance):
         raise InvalidFile(f"the TorchScript file holds {describe(saved)}; expected a module")
