@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import tracemalloc
+from pathlib import Path
 
 import ml_dtypes
 import numpy as np
@@ -707,3 +709,15 @@ def test_memory_is_some_chunks_and_not_the_model(folder, options):
         assert tracemalloc.get_traced_memory()[1] < 12_000_000
     finally:
         tracemalloc.stop()
+
+
+# documentation
+
+
+def test_every_encoding_in_the_documentation_is_one():
+    page = (Path(__file__).parents[2] / "docs" / "encodings.md").read_text()
+    shown = [json.loads(text) for text in re.findall(r"`(\{[^`]*\})`", page)]
+
+    assert len(shown) > 10
+    for options in shown:
+        Encoding.of(options)
