@@ -19,7 +19,7 @@ from folkmoot.protocol import paths
 
 @dataclass
 class Received:
-    """A request as it came; `fields` and `files` of a multipart body by their names."""
+    """A request as it came; `fields` and `files` of a multipart body by their names, those of a raw update alike."""
 
     method: str
     path: str
@@ -39,6 +39,9 @@ class Received:
                     self.files[name] = part.get_payload(decode=True)
                 else:
                     self.fields[name].append(part.get_payload(decode=True).decode())
+        elif kind == "application/octet-stream":
+            self.fields.update(self.query)
+            self.files["model_file"] = self.body
         elif kind.startswith("application/x-www-form-urlencoded"):
             self.fields.update(parse_qs(self.body.decode()))
 
@@ -117,7 +120,7 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(body[: answer.cut])
         self.close_connection = answer.cut is not None
 
-    do_GET = do_POST = do_PUT = answer  # noqa: N815 (the standard library's names)
+    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = answer  # noqa: N815 (the standard library's names)
 
     def _read(self):
         kept, left = [], int(self.headers.get("Content-Length", 0))

@@ -48,7 +48,7 @@ def answers(scripted, answer):
 
     def script(*statuses):
         codes = {201: {"update_id": "u"}, 200: {"update_id": "u"}, 400: {"detail": "no", "code": "conflict"}}
-        scripted.on("POST", paths.model("m"), *[status and answer(status, codes[status]) for status in statuses])
+        scripted.on("PUT", paths.model_update("m"), *[status and answer(status, codes[status]) for status in statuses])
 
     return script
 
@@ -64,7 +64,7 @@ def received(scripted, tmp_path):
         decode(tmp_path / "encoded", tmp_path / "decoded", expected=Schema.of(MODEL), base=Base.of(MODEL))
         return {name: np.array(tensor) for name, tensor in TensorFile.open(tmp_path / "decoded").items()}
 
-    return lambda: [decoded(request) for request in scripted.received("POST", paths.model("m"))]
+    return lambda: [decoded(request) for request in scripted.received("PUT", paths.model_update("m"))]
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_a_number_that_is_not_finite_is_not_sent_and_named(app, asked, scripted,
     app.run()
 
     assert "weight holds nan" in caplog.text
-    assert scripted.received("POST", paths.model("m")) == []
+    assert scripted.received("PUT", paths.model_update("m")) == []
 
 
 def test_to_a_hub_that_asks_for_something_newer_updates_go_as_they_are(app, asked, answers, scripted, caplog, tmp_path):
@@ -142,7 +142,7 @@ def test_to_a_hub_that_asks_for_something_newer_updates_go_as_they_are(app, aske
 
     app.run()
 
-    (request,) = scripted.received("POST", paths.model("m"))
+    (request,) = scripted.received("PUT", paths.model_update("m"))
     (tmp_path / "plain").write_bytes(request.files["model_file"])
     np.testing.assert_array_equal(TensorFile.open(tmp_path / "plain")["weight"], CHANGE)
     assert "the update is sent as it is: encoding.values is 'int2'" in caplog.text

@@ -83,11 +83,11 @@ def serves_model(scripted, answer, model_bytes):
 
 @pytest.fixture
 def takes_updates(scripted, answer):
-    scripted.on("POST", paths.model("m"), *[answer(201, {"detail": "", "update_id": "u"})] * 9)
+    scripted.on("PUT", paths.model_update("m"), *[answer(201, {"detail": "", "update_id": "u"})] * 9)
 
 
 def updates(scripted):
-    return scripted.received("POST", paths.model("m"))
+    return scripted.received("PUT", paths.model_update("m"))
 
 
 def tensors_of(request, tmp_path):
@@ -146,8 +146,8 @@ def test_a_round_is_not_trained_again_for_another_attempt_once_its_update_is_tak
 def test_a_round_that_refused_an_update_is_trained_again_for_its_next_attempt(
     app, trained, scripted, polls, serves_model, answer
 ):
-    scripted.on("POST", paths.model("m"), answer(400, {"detail": "because", "code": "non_finite"}))
-    scripted.on("POST", paths.model("m"), answer(201, {"detail": "", "update_id": "u"}))
+    scripted.on("PUT", paths.model_update("m"), answer(400, {"detail": "because", "code": "non_finite"}))
+    scripted.on("PUT", paths.model_update("m"), answer(201, {"detail": "", "update_id": "u"}))
     polls([ask_to_train(1)], [ask_to_train(2, attempt=2)])
 
     app.run()
@@ -196,7 +196,7 @@ def test_an_answer_that_is_lost_makes_it_send_the_same_bytes_again(
     app, trained, scripted, polls, serves_model, answer, lost
 ):
     polls([ask_to_train()])
-    scripted.on("POST", paths.model("m"), lost, lost, answer(200, {"detail": "", "update_id": "u"}))
+    scripted.on("PUT", paths.model_update("m"), lost, lost, answer(200, {"detail": "", "update_id": "u"}))
 
     app.run()
 
@@ -207,7 +207,7 @@ def test_an_answer_that_is_lost_makes_it_send_the_same_bytes_again(
 def test_a_hub_that_is_too_busy_is_asked_again(app, trained, scripted, polls, serves_model, answer):
     polls([ask_to_train()])
     busy = answer(503, {"detail": "too busy", "code": "unavailable"}, {"Retry-After": "0"})
-    scripted.on("POST", paths.model("m"), busy, answer(201, {"update_id": "u"}))
+    scripted.on("PUT", paths.model_update("m"), busy, answer(201, {"update_id": "u"}))
 
     app.run()
 
@@ -278,8 +278,8 @@ def test_it_waits_for_a_hub_that_is_not_up_yet(hub_at, answer):
 def test_a_refusal_is_logged_and_the_next_round_is_trained(
     app, trained, scripted, polls, serves_model, answer, caplog, status, code
 ):
-    scripted.on("POST", paths.model("m"), answer(status, {"detail": "because", "code": code}))
-    scripted.on("POST", paths.model("m"), answer(201, {"detail": "", "update_id": "u"}))
+    scripted.on("PUT", paths.model_update("m"), answer(status, {"detail": "because", "code": code}))
+    scripted.on("PUT", paths.model_update("m"), answer(201, {"detail": "", "update_id": "u"}))
     polls([ask_to_train(1)], [ask_to_train(1)], [ask_to_train(2, round=1)])
 
     app.run()
@@ -292,7 +292,7 @@ def test_a_refusal_of_the_users_own_update_is_an_error_in_the_log(
     app, trained, scripted, polls, serves_model, answer, caplog
 ):
     polls([ask_to_train()])
-    scripted.on("POST", paths.model("m"), answer(400, {"detail": "NaN in layer.weight", "code": "non_finite"}))
+    scripted.on("PUT", paths.model_update("m"), answer(400, {"detail": "NaN in layer.weight", "code": "non_finite"}))
 
     app.run()
 
@@ -361,7 +361,7 @@ def test_another_model_is_fetched_whole(
 ):
     polls([ask_to_train(1)], [ask_to_train(2, training="other", model="n")])
     scripted.on("GET", paths.model("n"), answer(200, model_bytes))
-    scripted.on("POST", paths.model("n"), answer(201, {"update_id": "v"}))
+    scripted.on("PUT", paths.model_update("n"), answer(201, {"update_id": "v"}))
 
     app.run()
 

@@ -48,6 +48,13 @@ def raise_for_error(response: httpx2.Response) -> None:
         raise _error(response)
 
 
+def json_object(answer: Any, path: str) -> dict[str, Any]:
+    """What was answered at `path`, where only an object can come from a hub."""
+    if not isinstance(answer, dict):
+        raise errors.Unavailable(f"{path} was answered with something else than a JSON object")
+    return answer
+
+
 def _error(response: httpx2.Response) -> errors.FolkmootError:
     body = _body(response)
     code = body.get("code") if isinstance(body.get("code"), str) else response.headers.get("X-Error-Code")

@@ -16,8 +16,10 @@ from urllib.parse import urlsplit
 import httpx2
 
 from folkmoot import errors
-from folkmoot.client.answers import raise_for_error
+from folkmoot.client.answers import json_object, raise_for_error
+from folkmoot.client.chunks import Progress
 from folkmoot.client.partial import PartialFile
+from folkmoot.client.uploads import CHUNKED_FROM_BYTES, Uploads
 from folkmoot.protocol import paths
 
 Json = dict[str, Any]
@@ -44,10 +46,18 @@ class Hub:
     """The hub at `url`, spoken to with `token`; without one, only registering is possible.
 
     TLS certificates are verified, against the authorities in `ca_file` if it is given, else against the system's.
-    Raises `Unavailable` where trying again may help. May be used from several threads.
+    Raises `Unavailable` where trying again may help. Files of `chunked_from` bytes or more go up in chunks: the same
+    call again goes on where the line broke. May be used from several threads.
     """
 
-    def __init__(self, url: str, token: str | None = None, *, ca_file: str | os.PathLike[str] | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        token: str | None = None,
+        *,
+        ca_file: str | os.PathLike[str] | None = None,
+        chunked_from: int = CHUNKED_FROM_BYTES,
+    ) -> None:
         host = _checked_host(url)
         self._http = httpx2.Client(
             base_url=url,
@@ -58,6 +68,7 @@ class Hub:
             # A proxy of the environment is for the world outside, and cannot reach this machine's loopback.
             trust_env=host not in ("localhost", "127.0.0.1", "::1"),
         )
+        self._uploads = Uploads(self._call, chunked_from=chunked_from)
 
     def __enter__(self) -> Self:
         return self
@@ -82,16 +93,10 @@ class Hub:
         user = {"username": username, "password": password, "actor": actor, "client": not actor}
         return self._object("POST", paths.USERS, json=user | {"message_endpoint": message_endpoint})
 
-    def upload_model(self, name: str, description: str, path: Path) -> str:
-        """The new model's id."""
-        with path.open("rb") as file:
-            answer = self._object(
-                "POST",
-                paths.MODELS,
-                data={"name": name, "description": description},
-                files={"model_file": (path.name, file)},
-            )
-        return str(answer["model_id"])
+    def upload_model(self, name: str, description: str, path: Path, *, progress: Progress | None = None) -> str:
+        """The new model's id. `progress` is told how many bytes have arrived, of how many."""
+        fields = {"name": name, "description": description}
+        return str(self._uploads.send_model(path, fields, progress)["model_id"])
 
     def download_model(
         self,
@@ -137,18 +142,15 @@ class Hub:
         metrics: Mapping[str, float],
         *,
         sha256: str | None = None,
+        progress: Progress | None = None,
     ) -> str:
         """The update's id. The same file may be sent any number of times: it counts once.
 
-        With `sha256`, the file's digest in hex, bytes that were changed on the way are refused.
+        With `sha256`, the file's digest in hex, bytes that were changed on the way are refused. `progress` is told how
+        many bytes have arrived, of how many.
         """
         fields = {"round": str(round), "sample_size": str(num_examples)} | _metric_fields(metrics)
-        headers = {"X-Content-SHA256": sha256} if sha256 else {}
-        with path.open("rb") as file:
-            answer = self._object(
-                "POST", paths.model(model_id), headers=headers, data=fields, files={"model_file": (path.name, file)}
-            )
-        return str(answer["update_id"])
+        return str(self._uploads.send_update(model_id, path, fields, sha256, progress)["update_id"])
 
     def create_training(
         self,
@@ -191,10 +193,7 @@ class Hub:
         return [_notification(entry) for entry in answer["notifications"]], int(answer["last_id"])
 
     def _object(self, method: str, path: str, **request: Any) -> Json:
-        answer = self._call(method, path, **request)
-        if not isinstance(answer, dict):
-            raise errors.Unavailable(f"{path} was answered with something else than a JSON object")
-        return answer
+        return json_object(self._call(method, path, **request), path)
 
     def _call(self, method: str, path: str, **request: Any) -> Any:
         with self._answer(method, path, **request) as response:
