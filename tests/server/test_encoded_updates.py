@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import zstandard
 
 from folkmoot.server.storage import get_storage
 from folkmoot.server.trainings.models import Training, Update
-from folkmoot.tensors import TensorFile
+from folkmoot.tensors import TensorFile, open_tensors
 from folkmoot.tensors.encodings import Base, Encoding, encode
 
 pytestmark = pytest.mark.django_db
@@ -206,3 +207,38 @@ def test_an_encoding_that_there_is_not_is_refused(as_, make_user, make_model, en
     assert (answer.status_code, answer.json()["code"]) == (400, "invalid_value")
     assert sentence in answer.json()["detail"]
     assert not Training.objects.exists()
+
+
+def saved_by(kind):
+    """A model file of another format with a view, a tie and a statistic, as far as the format has these."""
+    weight = np.arange(6, dtype="f4").reshape(2, 3)
+    buffer = io.BytesIO()
+    if kind == "npz":
+        np.savez(buffer, weight=weight.T, big=weight.astype(">f4"), steps=np.array(3))
+    else:
+        torch = pytest.importorskip("torch")
+        tensor = torch.from_numpy(weight)
+        torch.save({"weight": tensor.T, "tied": tensor.T, "half": tensor.bfloat16(), "steps": torch.tensor(3)}, buffer)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["npz", "torch"])
+def test_the_base_is_the_same_in_whatever_format_a_model_is_downloaded(
+    make_scene, make_model, make_user, as_, work, tmp_path, kind
+):
+    actor = make_user()
+    options = {"encoding": {"values": "int8", "difference": True}, "tests": "never"}
+    model = make_model(actor, file=saved_by(kind))
+    scene = make_scene(actor=actor, model=model, target_num_updates=2, options=options)
+
+    for number in range(2):
+        (tmp_path / "model").write_bytes(as_(actor).get(f"/api/models/{scene.model_id}/").getvalue())
+        downloaded = open_tensors(tmp_path / "model")
+        update = {name: (np.asarray(array) + 1).astype(array.dtype) for name, array in downloaded.items()}
+        encode(update, Encoding.of(options["encoding"]), tmp_path / "encoded", base=Base.of(downloaded))
+        for user in scene.participants:
+            answer = scene.send_update(user, round=number, file=(tmp_path / "encoded").read_bytes())
+            assert answer.status_code == 201, answer.json()
+        work()
+
+    assert scene.state == "C"
