@@ -579,11 +579,13 @@ def test_a_file_that_lies_is_refused_in_a_sentence(folder, small, lie):
         received(folder, put_together(*told), base, SMALL)
 
 
-def test_half_precision_that_is_infinite_is_refused(folder):
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(("bits", "shown"), [(0x7C00, "inf"), (0xFC00, "-inf"), (0x7E00, "nan"), (0x7C01, "nan")])
+def test_half_precision_that_is_not_finite_is_refused(folder, bits, shown):
     metadata, parts = taken_apart(encoded(folder, {"values": "float16"}, SMALL))
-    parts["values/a"][2] = np.array([*[0] * 99, np.inf], "f2").tobytes()
+    parts["values/a"][2] = np.array([*[0] * 99, bits], "u2").tobytes()
 
-    with pytest.raises(NonFinite, match="a holds inf"):
+    with pytest.raises(NonFinite, match=f"^a holds {shown}$"):
         received(folder, put_together(metadata, parts), expected=SMALL)
 
 

@@ -84,7 +84,8 @@ def _quantise(values: Float64s, block: int) -> tuple[npt.NDArray[np.int8], npt.N
 
 
 def _values(parts: Parts, layout: Layout) -> Float64s:
-    values = parts.values.astype(np.float64)
+    with np.errstate(invalid="ignore"):  # some kinds of NaN; all are found below
+        values = parts.values.astype(np.float64)
     if parts.scales is not None:
         if not (np.isfinite(parts.scales) & (parts.scales >= 0)).all():
             raise InvalidFile(f"tensor {layout.spec.name} has a scale that is negative or not finite")
