@@ -18,6 +18,8 @@ TABLE = {
     "GET models/<id>/metrics/": (401, 403, 200, 200, 403, 200, 401),
     "POST models/<id>/metrics/": (401, 403, 201, 201, 403, 403, 401),
     "GET trainings/<id>/": (401, 403, 200, 200, 403, 200, 401),
+    "GET trainings/<id>/models/": (401, 403, 200, 200, 403, 200, 401),
+    "GET trainings/<id>/models/latest/": (401, 403, 200, 200, 403, 200, 401),
     "DELETE trainings/<id>/": (401, 403, 403, 200, 403, 403, 401),
     "POST trainings/<id>/start/": (401, 403, 202, 202, 403, 403, 401),
     "PUT trainings/<id>/clients/": (401, 403, 202, 202, 403, 403, 401),

@@ -8,7 +8,7 @@ from rest_framework.request import Request
 from rest_framework.views import APIView
 
 from folkmoot.server.registry.models import Model
-from folkmoot.server.trainings.models import Training
+from folkmoot.server.trainings.models import Training, Update
 from folkmoot.server.uploads.models import Upload
 
 
@@ -56,9 +56,11 @@ class IsActor(BasePermission):
 
 
 class MaySeeModel(BasePermission):
-    """Its owner, the actor and the participants of its training, staff."""
+    """Its owner, the actor and the participants of its training, staff; a local model not the other participants."""
 
-    def has_object_permission(self, request: Request, view: APIView, model: Model) -> bool:
+    def has_object_permission(self, request: Request, view: APIView, model: Model | Update) -> bool:
+        if isinstance(model, Update):
+            return Update.objects.visible_to(request.user).filter(pk=model.pk).exists()
         return _is_involved(request, model) or request.user.is_staff
 
 

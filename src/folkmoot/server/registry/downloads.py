@@ -6,6 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+from uuid import UUID
 
 from django.conf import settings
 
@@ -43,15 +44,11 @@ class Download:
     checkpoint: Checkpoint
     source: Source
     format: str
-    extension: str
+    filename: str
 
     @property
     def etag(self) -> str:
         return f'"{self._key}"'
-
-    @property
-    def filename(self) -> str:
-        return f"model-{self.model.pk}{self.extension}"
 
     def open(self) -> OpenedFile:
         """The file as it is stored, or one that is made of what is stored."""
@@ -98,11 +95,16 @@ def download(model: Model, *, round: int | None = None, format: str | None = Non
     """
     checkpoint = _checkpoint(model, model.round if round is None else round)
     if part == EXCHANGE:
-        return _exchanged(model, checkpoint, format)
-    if format is not None and format not in offered(model):
-        raise InvalidValue(f"`as` is {format[:50]!r}; this model can be had as {', '.join(offered(model))}")
-    extension = SEED_EXTENSION if format is None else FORMATS[format].EXTENSION
-    return Download(model, checkpoint, _source(model, checkpoint, format), format or model.format, extension)
+        # What a copy began with lies apart as another training exchanged it.
+        return _exchanged(model.pk, checkpoint, format, is_apart=checkpoint.round != model.parent_round)
+    return _whole(model.pk, checkpoint, format, is_upload=_is_upload(model, checkpoint))
+
+
+def download_local(id: UUID, tensors: Checkpoint, *, format: str | None = None, part: str | None = None) -> Download:  # noqa: A002
+    """A model of these tensors, which need not be a checkpoint of the global one, under an id of its own."""
+    if part == EXCHANGE:
+        return _exchanged(id, tensors, format, is_apart=True)
+    return _whole(id, tensors, format, is_upload=False)
 
 
 def offered(model: Model) -> list[str]:
@@ -117,18 +119,25 @@ def _checkpoint(model: Model, round: int) -> Checkpoint:
     return checkpoint
 
 
-def _source(model: Model, checkpoint: Checkpoint, format: str | None) -> Source:
+def _is_upload(model: Model, checkpoint: Checkpoint) -> bool:
+    """Whether the checkpoint is the model as it was uploaded."""
+    return model.parent_round is None and not model.checkpoints.filter(round__lt=checkpoint.round).exists()
+
+
+def _whole(id: UUID, checkpoint: Checkpoint, format: str | None, *, is_upload: bool) -> Download:  # noqa: A002
+    model = checkpoint.model
+    if format is not None and format not in offered(model):
+        raise InvalidValue(f"`as` is {format[:50]!r}; this model can be had as {', '.join(offered(model))}")
+    source: Source = "upload" if is_upload else "template"
     if format not in (None, model.format):
-        return "tensors"
-    is_copy = model.parent_round is not None
-    is_first = not model.checkpoints.filter(round__lt=checkpoint.round).exists()
-    return "upload" if is_first and not is_copy else "template"
+        source = "tensors"
+    extension = SEED_EXTENSION if format is None else FORMATS[format].EXTENSION
+    return Download(model, checkpoint, source, format or model.format, f"model-{id}{extension}")
 
 
-def _exchanged(model: Model, checkpoint: Checkpoint, format: str | None) -> Download:
+def _exchanged(id: UUID, checkpoint: Checkpoint, format: str | None, *, is_apart: bool) -> Download:  # noqa: A002
     """The tensors that travel, where they are apart from the others; else all of them."""
     if format not in (None, safetensors.NAME):
         raise InvalidValue(f"part={EXCHANGE} is always {safetensors.NAME}; leave `as` out")
-    # What a copy began with lies apart as another training exchanged it.
-    is_apart = checkpoint.beneath and checkpoint.round != model.parent_round
-    return Download(model, checkpoint, "own" if is_apart else "tensors", safetensors.NAME, safetensors.EXTENSION)
+    source: Source = "own" if checkpoint.beneath and is_apart else "tensors"
+    return Download(checkpoint.model, checkpoint, source, safetensors.NAME, f"model-{id}{safetensors.EXTENSION}")

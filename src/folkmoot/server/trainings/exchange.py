@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from folkmoot.errors import InvalidValue
 from folkmoot.server.registry import checkpoints
 from folkmoot.server.registry.intake import Expected
-from folkmoot.server.registry.models import Model
+from folkmoot.server.registry.models import Checkpoint, Model
 from folkmoot.server.trainings.models import Training
 from folkmoot.tensors.encodings import Base
 from folkmoot.tensors.layers import Selected
@@ -36,6 +36,14 @@ def travelling(training: Training, model: Schema) -> Schema:
     """Those tensors of the model that the training's updates have."""
     patterns = training.settings.exchange
     return select(model, patterns) if patterns else model
+
+
+def beneath(base: Checkpoint, travelling: Schema, model: Schema) -> list[str]:
+    """The files with the tensors that did not travel since `base`; what an update covers wholly is not among them."""
+    if travelling == model:
+        return []
+    covered = checkpoints.open_blob(base.sha256).schema == travelling
+    return [*([] if covered else [base.sha256]), *base.beneath]
 
 
 def schema_of(model: Model) -> Schema:

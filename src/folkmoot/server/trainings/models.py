@@ -7,7 +7,7 @@ from datetime import datetime
 
 from django.conf import settings
 from django.db import models
-from django.db.models import Q
+from django.db.models import F, Q
 from django.utils import timezone
 
 from folkmoot.protocol.states import RoundState, TrainingState
@@ -120,6 +120,17 @@ class Round(models.Model):
         return self.cohort.exclude(pk__in=self.updates.values("participant")).order_by("username")
 
 
+class UpdateQuerySet(models.QuerySet["Update"]):
+    def local_models(self) -> UpdateQuerySet:
+        """Those that are in no aggregate yet: until then they are models of their own to the API."""
+        begun = Q(round__number__gte=F("round__training__model__round"))
+        return self.filter(begun).select_related("round__training__model").defer("checksums")
+
+    def visible_to(self, user: User) -> UpdateQuerySet:
+        """One's own, and those of trainings that one is the actor of; all of them for staff."""
+        return self if user.is_staff else self.filter(Q(participant=user) | Q(round__training__actor=user))
+
+
 class Update(models.Model):
     """What one participant sent in one round. It is in the round's aggregate once the round closes."""
 
@@ -138,9 +149,16 @@ class Update(models.Model):
     num_examples = models.PositiveBigIntegerField()
     received_at = models.DateTimeField(default=timezone.now)
 
+    objects = UpdateQuerySet.as_manager()
+
     class Meta:
         ordering = ("round", "participant")
         constraints = (models.UniqueConstraint(fields=["round", "participant"], name="update_once"),)
 
     def __str__(self) -> str:
         return f"update of {self.participant_id} in round {self.round_id}"
+
+    @property
+    def base_model(self) -> Model:
+        """The global model that it is to become a part of."""
+        return self.round.training.model

@@ -40,7 +40,7 @@ def aggregate(training_id: UUID, number: int) -> None:
         tensors = _aggregated(current, start, draft)
         get_storage().adopt(draft, tensors.sha256)
     fault_point("round_full.blob_written")
-    lifecycle.finish_aggregation(current, tensors, beneath=_beneath(base, travelling, model))
+    lifecycle.finish_aggregation(current, tensors, beneath=exchange.beneath(base, travelling, model))
     fault_point("round_full.after_commit")
 
 
@@ -65,14 +65,6 @@ def _begun_with(base: Checkpoint, travelling: Schema) -> Iterator[Path]:
     with _draft() as draft:
         write_tensors(draft, Selected(checkpoints.tensors_of(base), travelling))
         yield draft
-
-
-def _beneath(base: Checkpoint, travelling: Schema, model: Schema) -> list[str]:
-    """The files with the tensors that did not travel; what the new checkpoint covers wholly is not among them."""
-    if travelling == model:
-        return []
-    covered = checkpoints.open_blob(base.sha256).schema == travelling
-    return [*([] if covered else [base.sha256]), *base.beneath]
 
 
 @contextmanager

@@ -10,13 +10,13 @@ from rest_framework import serializers
 from rest_framework.reverse import reverse
 
 from folkmoot.errors import NotAvailableYet
-from folkmoot.server.api.serializers.models import MAX_ROUND, ModelSerializer
+from folkmoot.server.api.serializers.models import MAX_ROUND, LocalModelSerializer, ModelSerializer
 from folkmoot.server.registry.contents import Contents, template_bytes
 from folkmoot.server.registry.downloads import EXCHANGE, offered
 from folkmoot.server.registry.models import Model
 from folkmoot.server.trainings.history import Step
 from folkmoot.server.trainings.lineage import Ancestor
-from folkmoot.server.trainings.models import Round
+from folkmoot.server.trainings.models import Round, Update
 from folkmoot.tensors.formats import FORMATS
 from folkmoot.tensors.schema import TensorSpec
 
@@ -88,13 +88,30 @@ class TemplateSerializer(serializers.Serializer):
         return template_bytes(model)
 
 
-class MetadataSerializer(ModelSerializer):
-    """A model with its tensors; `stats`, a summary of layers, is null where none can be made."""
+class ContentsSerializer(serializers.Serializer):
+    """The tensors of a model; `stats`, a summary of layers, is null where none can be made."""
 
     stats = serializers.SerializerMethodField()
-    template = TemplateSerializer(source="*")
     tensors = serializers.SerializerMethodField()
     totals = serializers.SerializerMethodField()
+
+    def get_stats(self, model: Model | Update) -> dict[str, Any] | None:
+        return None
+
+    @extend_schema_field(TensorSerializer(many=True))
+    def get_tensors(self, model: Model | Update) -> list[dict[str, Any]]:
+        contents: Contents = self.context["contents"]
+        return TensorSerializer(contents.schema, many=True, context=self.context).data
+
+    @extend_schema_field(TotalsSerializer)
+    def get_totals(self, model: Model | Update) -> dict[str, Any]:
+        return TotalsSerializer(self.context["contents"]).data
+
+
+class MetadataSerializer(ContentsSerializer, ModelSerializer):
+    """A model with its tensors and its file."""
+
+    template = TemplateSerializer(source="*")
     tied = serializers.ListField(
         child=serializers.ListField(child=serializers.CharField()), help_text="Names of one and the same tensor."
     )
@@ -102,17 +119,12 @@ class MetadataSerializer(ModelSerializer):
     class Meta(ModelSerializer.Meta):
         fields = (*ModelSerializer.Meta.fields, "stats", "template", "tensors", "totals", "tied")
 
-    def get_stats(self, model: Model) -> dict[str, Any] | None:
-        return None
 
-    @extend_schema_field(TensorSerializer(many=True))
-    def get_tensors(self, model: Model) -> list[dict[str, Any]]:
-        contents: Contents = self.context["contents"]
-        return TensorSerializer(contents.schema, many=True, context=self.context).data
+class LocalMetadataSerializer(ContentsSerializer, LocalModelSerializer):
+    """A local model with its tensors."""
 
-    @extend_schema_field(TotalsSerializer)
-    def get_totals(self, model: Model) -> dict[str, Any]:
-        return TotalsSerializer(self.context["contents"]).data
+    class Meta(LocalModelSerializer.Meta):
+        fields = (*LocalModelSerializer.Meta.fields, "stats", "tensors", "totals")
 
 
 class UsedUpdateSerializer(serializers.Serializer):

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Iterable
 from typing import Any
 
 from django.conf import settings
-from drf_spectacular.utils import extend_schema_field
+from drf_spectacular.utils import PolymorphicProxySerializer, extend_schema_field
 from rest_framework import serializers
 
 from folkmoot.errors import InvalidValue, NotAvailableYet
 from folkmoot.server.api.serializers.flat import FlatSerializer, missing, whole
 from folkmoot.server.registry.models import Metric, Model
 from folkmoot.server.registry.services import checked_metrics
+from folkmoot.server.trainings.models import Update
 
 MAX_ROUND = 10**6
 MAX_DIMENSIONS = 32
@@ -44,6 +46,31 @@ class ModelSerializer(serializers.ModelSerializer):
 
     def get_has_preprocessing(self, model: Model) -> bool:
         return False
+
+
+class LocalModelSerializer(serializers.ModelSerializer):
+    """An update as a model: it is one until its round is aggregated."""
+
+    owner = serializers.UUIDField(source="participant_id", read_only=True)
+    round = serializers.IntegerField(source="round.number", read_only=True)
+    base_model = serializers.UUIDField(source="round.training.model_id", read_only=True)
+    sample_size = serializers.IntegerField(source="num_examples", read_only=True)
+
+    class Meta:
+        model = Update
+        fields = ("id", "owner", "round", "base_model", "sample_size")
+        read_only_fields = fields
+
+
+ANY_MODEL = PolymorphicProxySerializer(
+    "AnyModel", [ModelSerializer, LocalModelSerializer], resource_type_field_name=None, many=True
+)
+
+
+def shown(models: Iterable[Model], updates: Iterable[Update], context: dict[str, Any]) -> list[dict[str, Any]]:
+    """Models of both kinds in one list, the local ones at its end."""
+    globally = ModelSerializer(models, many=True, context=context).data
+    return [*globally, *LocalModelSerializer(updates, many=True, context=context).data]
 
 
 @extend_schema_field({"type": "integer", "nullable": True, "minimum": 1})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from uuid import UUID
 
 from rest_framework.reverse import reverse
 from rest_framework.viewsets import GenericViewSet
@@ -19,11 +20,15 @@ class ResourceViewSet(GenericViewSet):
     def get_object(self) -> Any:
         given = self.kwargs["pk"]
         known = as_uuid(given)
-        found = self.get_queryset().filter(pk=known).first() if known else None
+        found = self.find(known) if known else None
         if found is None:
             raise NotFound(f"{self.thing} {given} not found.")
         self.check_object_permissions(self.request, found)
         return found
+
+    def find(self, pk: UUID) -> Any:
+        """The object with this id, None if there is none; whether it may be seen is asked afterwards."""
+        return self.get_queryset().filter(pk=pk).first()
 
     def location_of(self, name: str, pk: object) -> dict[str, str]:
         """The header that says where a thing is."""

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
+from uuid import UUID
 
 from django.conf import settings
 from django.db.models import QuerySet
 from django.http import HttpResponseBase, QueryDict
 from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import OpenApiParameter, extend_schema
-from rest_framework import mixins, status
+from drf_spectacular.utils import OpenApiParameter, PolymorphicProxySerializer, extend_schema
+from rest_framework import status
 from rest_framework.decorators import action
 from rest_framework.permissions import IsAuthenticated
 from rest_framework.request import Request
@@ -23,27 +25,29 @@ from folkmoot.server.api.serializers.model_files import (
     CheckpointSerializer,
     DownloadSerializer,
     LineageSerializer,
+    LocalMetadataSerializer,
     MetadataSerializer,
 )
 from folkmoot.server.api.serializers.models import (
+    ANY_MODEL,
     MetricSerializer,
     MetricsSerializer,
     ModelSerializer,
     ModelUploadSerializer,
     UpdateFieldsSerializer,
     UpdateSerializer,
+    shown,
 )
 from folkmoot.server.api.targets import Answer, model_accepted, update_accepted
 from folkmoot.server.api.views.base import ResourceViewSet
 from folkmoot.server.faults import fault_point
 from folkmoot.server.registry import services
-from folkmoot.server.registry.contents import contents_of
-from folkmoot.server.registry.downloads import download
 from folkmoot.server.registry.models import Model
 from folkmoot.server.storage.upload import IncomingFile
-from folkmoot.server.trainings import lifecycle, submissions
+from folkmoot.server.trainings import lifecycle, local_models, submissions
 from folkmoot.server.trainings.history import history_of
 from folkmoot.server.trainings.lineage import lineage_of, models_of
+from folkmoot.server.trainings.models import Update
 
 DIGEST_HEADER = OpenApiParameter(
     "X-Content-SHA256", OpenApiTypes.STR, OpenApiParameter.HEADER, description="SHA-256 of `model_file`, in hexadecimal"
@@ -58,7 +62,14 @@ CONDITIONS = [
 ]
 
 
-class ModelViewSet(mixins.ListModelMixin, ResourceViewSet):
+ANY_METADATA = PolymorphicProxySerializer(
+    "AnyMetadata", [MetadataSerializer, LocalMetadataSerializer], resource_type_field_name=None
+)
+LOCAL_TOO = ("retrieve", "metadata")
+"""Actions whose path may have the id of a local model."""
+
+
+class ModelViewSet(ResourceViewSet):
     """Upload models and download them, send updates and metrics."""
 
     thing = "Model"
@@ -69,6 +80,19 @@ class ModelViewSet(mixins.ListModelMixin, ResourceViewSet):
     def get_queryset(self) -> QuerySet[Model]:
         models = models_of(self.request.user) if self.action == "list" else Model.objects.all()
         return models.order_by("created_at", "pk")
+
+    def find(self, pk: UUID) -> Model | Update | None:
+        found = super().find(pk)
+        if found is None and self.action in LOCAL_TOO:
+            return Update.objects.local_models().filter(pk=pk).first()
+        return found
+
+    @extend_schema(responses=ANY_MODEL)
+    def list(self, request: Request) -> Response:
+        """The models that you own or that are trained where you take part, then the local ones that you may see."""
+        models = self.filter_queryset(self.get_queryset())
+        updates = Update.objects.local_models().visible_to(request.user).order_by("received_at", "pk")
+        return Response(shown(models, updates, self.get_serializer_context()))
 
     @extend_schema(request={"multipart/form-data": ModelUploadSerializer}, responses={201: OpenApiTypes.OBJECT})
     def create(self, request: Request) -> Response:
@@ -85,7 +109,8 @@ class ModelViewSet(mixins.ListModelMixin, ResourceViewSet):
     def retrieve(self, request: Request, pk: str) -> HttpResponseBase:
         """Download the model with its latest tensors or those of a round; Range and If-None-Match are understood."""
         model = self.get_object()
-        return model_response(request._request, download(model, **_validated(DownloadSerializer, request.query_params)))
+        wanted = _validated(DownloadSerializer, request.query_params)
+        return model_response(request._request, local_models.download(model, **wanted))
 
     @extend_schema(
         operation_id="models_receive_update",
@@ -116,12 +141,13 @@ class ModelViewSet(mixins.ListModelMixin, ResourceViewSet):
             incoming.sync()
             return self._submit(model, incoming, fields)
 
-    @extend_schema(responses=MetadataSerializer)
+    @extend_schema(responses=ANY_METADATA)
     @action(detail=True)
     def metadata(self, request: Request, pk: str) -> Response:
         """What the model is, and what tensors it consists of."""
         model = self.get_object()
-        return Response(MetadataSerializer(model, context={"contents": contents_of(model)}).data)
+        kind = MetadataSerializer if isinstance(model, Model) else LocalMetadataSerializer
+        return Response(kind(model, context={"contents": local_models.contents(model)}).data)
 
     @extend_schema(responses=CheckpointSerializer(many=True))
     @action(detail=True)
@@ -161,7 +187,7 @@ class ModelViewSet(mixins.ListModelMixin, ResourceViewSet):
         headers = self.location_of("model-detail", answer["model"])
         return Response(answer["body"], answer["status"], headers=headers)
 
-    def get_permissions(self) -> list[Any]:
+    def get_permissions(self) -> Sequence[Any]:
         if self.action == "report_metrics":
             return [IsAuthenticated(), MayReportMetrics()]
         if self.action in ("receive_update", "receive_raw_update"):

@@ -15,6 +15,7 @@ from rest_framework.response import Response
 
 from folkmoot.server.api.parsers import AnyJSONParser
 from folkmoot.server.api.permissions import IsActor, MaySeeTraining, MaySteer, MaySteerOrLeave
+from folkmoot.server.api.serializers.models import ANY_MODEL, shown
 from folkmoot.server.api.serializers.trainings import (
     ClientsSerializer,
     TrainingCreationSerializer,
@@ -24,6 +25,7 @@ from folkmoot.server.api.serializers.trainings import (
 from folkmoot.server.api.views.base import ResourceViewSet
 from folkmoot.server.trainings import lifecycle
 from folkmoot.server.trainings.creation import create_training, find_users
+from folkmoot.server.trainings.local_models import local_models, newest_local_models
 from folkmoot.server.trainings.models import Training
 from folkmoot.server.trainings.options import unknown
 
@@ -85,6 +87,20 @@ class TrainingViewSet(mixins.RetrieveModelMixin, mixins.ListModelMixin, Resource
         """End users' part in the training; the round no longer waits for them."""
         lifecycle.remove_participants(self.get_object(), self._users(request))
         return Response({"detail": "Users removed from training participants!"})
+
+    @extend_schema(responses=ANY_MODEL)
+    @action(detail=True)
+    def models(self, request: Request, pk: str) -> Response:
+        """The global model, and the local ones that are not aggregated yet."""
+        training = self.get_object()
+        return Response(shown([training.model], local_models(training), self.get_serializer_context()))
+
+    @extend_schema(responses=ANY_MODEL)
+    @action(detail=True, url_path="models/latest", url_name="models-latest")
+    def latest_models(self, request: Request, pk: str) -> Response:
+        """The global model, and each participant's newest local one."""
+        training = self.get_object()
+        return Response(shown([training.model], newest_local_models(training), self.get_serializer_context()))
 
     def get_permissions(self) -> list[Any]:
         if self.action == "destroy":

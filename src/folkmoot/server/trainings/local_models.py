@@ -1,0 +1,49 @@
+"""Updates seen as models: from when they come in until they are aggregated."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db.models import QuerySet
+
+from folkmoot.errors import NotFound
+from folkmoot.server.registry import downloads
+from folkmoot.server.registry.contents import Contents, contents_of
+from folkmoot.server.registry.downloads import Download
+from folkmoot.server.registry.models import Checkpoint, Model
+from folkmoot.server.trainings import exchange
+from folkmoot.server.trainings.models import Training, Update
+
+
+def local_models(training: Training) -> QuerySet[Update]:
+    """The training's local models, the oldest round's first."""
+    return Update.objects.local_models().filter(round__training=training).order_by("round__number", "participant")
+
+
+def newest_local_models(training: Training) -> list[Update]:
+    """Of each participant the newest."""
+    return list({update.participant_id: update for update in local_models(training)}.values())
+
+
+def download(model: Model | Update, **wanted: Any) -> Download:
+    """The model, global or local, as a file; raises what `registry.downloads.download` raises."""
+    return downloads.download(model, **wanted) if isinstance(model, Model) else _local_download(model, **wanted)
+
+
+def contents(model: Model | Update) -> Contents:
+    """What the model consists of; a local one has what the global one has."""
+    return contents_of(model if isinstance(model, Model) else model.base_model)
+
+
+def _local_download(update: Update, *, round: int | None = None, **wanted: Any) -> Download:
+    if round not in (None, update.round.number):
+        raise NotFound(f"Local model {update.pk} is of round {update.round.number} and of no other.")
+    return downloads.download_local(update.pk, _as_checkpoint(update), **wanted)
+
+
+def _as_checkpoint(update: Update) -> Checkpoint:
+    """The update's tensors over those of the global model that did not travel; the row is not saved."""
+    base = update.base_model.latest_checkpoint
+    model = exchange.schema_of(update.base_model)
+    beneath = exchange.beneath(base, exchange.travelling(update.round.training, model), model)
+    return Checkpoint(model=update.base_model, round=update.round.number, sha256=update.sha256, beneath=beneath)
