@@ -319,7 +319,7 @@ def test_no_pickle_takes_more_memory_or_time_than_is_allowed(piece):
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
 
-    assert peak < 56 << 20
+    assert peak < 40 << 20
     assert seconds < 25  # tracing makes it several times slower
 
 

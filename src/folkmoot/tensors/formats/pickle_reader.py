@@ -88,7 +88,7 @@ class Vocabulary(Protocol):
         """Return what stands for something outside of the pickle; raises InvalidFile."""
 
 
-def read_pickle(data: bytes, vocabulary: Vocabulary, limits: Limits) -> object:
+def read_pickle(data: bytes | bytearray, vocabulary: Vocabulary, limits: Limits) -> object:
     """Return what the pickle holds: numbers, texts, lists, tuples, sets, Dictionary, Instance, what was found.
 
     Raises UnsafePickle or UnknownClass for a global that `vocabulary` does not know, InvalidFile, TooLarge.
@@ -97,7 +97,7 @@ def read_pickle(data: bytes, vocabulary: Vocabulary, limits: Limits) -> object:
 
 
 class _Reader:
-    def __init__(self, data: bytes, vocabulary: Vocabulary, limits: Limits) -> None:
+    def __init__(self, data: bytes | bytearray, vocabulary: Vocabulary, limits: Limits) -> None:
         self.data = data
         self.position = 0
         self.vocabulary = vocabulary
@@ -132,7 +132,7 @@ class _Reader:
     def damaged(self) -> InvalidFile:
         return InvalidFile(f"the pickle is damaged near byte {self.position}")
 
-    def take(self, size: int) -> bytes:
+    def take(self, size: int) -> bytes | bytearray:
         start, stop = self.position, self.position + size
         if stop > len(self.data):
             raise self.damaged()
@@ -400,8 +400,8 @@ _OPCODES: dict[bytes, tuple[Callable[[_Reader], None], int]] = {
     b"\x96": (_bytes(_UINT64), 1),
     b")": (_constant(()), 1),
     b"]": (_empty(list), 5),
-    b"}": (_empty(Dictionary), 20),
-    b"\x8f": (_empty(set), 16),
+    b"}": (_empty(Dictionary), 8),
+    b"\x8f": (_empty(set), 14),
     b"(": (_mark, 5),
     b"t": (_tuple, 5),
     b"\x85": (_short_tuple(1), 4),
@@ -420,7 +420,7 @@ _OPCODES: dict[bytes, tuple[Callable[[_Reader], None], int]] = {
     b"j": (_get(_UINT32), 1),
     b"c": (_global, 8),
     b"\x93": (_stack_global, 8),
-    b"R": (_reduce, 20),
+    b"R": (_reduce, 12),
     b"\x81": (_new_object, 6),
     b"b": (_build, 1),
     b"Q": (_persistent, 12),

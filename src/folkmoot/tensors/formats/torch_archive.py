@@ -29,6 +29,7 @@ class TorchArchive:
                 "this zip archive is not taken: it holds no data.pkl, as those of torch.save and torch.jit.save do, "
                 "and no .npy files"
             )
+        self._check_stored()
         if "byteorder" in self._members and self.content("byteorder") != b"little":
             raise InvalidFile("the file was saved on a big-endian machine; such files are not taken")
 
@@ -38,12 +39,9 @@ class TorchArchive:
         return "constants.pkl" in self._members
 
     def storages(self) -> dict[str, Member]:
-        """The storages by their keys; raises InvalidFile unless each lies in the file as it is in memory."""
-        found = {path: member for path, member in self._members.items() if path.startswith(_STORAGE)}
-        for path, member in found.items():
-            if member.method != STORED:
-                raise InvalidFile(f"the storage {path} is compressed; torch stores it as it is")
-        return {path.removeprefix(_STORAGE): member for path, member in found.items()}
+        """The storages, by their keys."""
+        start = len(_STORAGE)
+        return {path[start:]: member for path, member in self._members.items() if path.startswith(_STORAGE)}
 
     def verify(self, member: Member) -> None:
         """Compare the checksum, the first time; raises InvalidFile."""
@@ -52,14 +50,22 @@ class TorchArchive:
                 pass
             self._verified.add(member)
 
-    def content(self, path: str) -> bytes:
+    def content(self, path: str) -> bytes | bytearray:
         """A whole member; raises TooLarge where it has more than a header may have."""
         member = self._members[path]
         if member.num_bytes > self._limits.max_header_bytes:
             raise TooLarge(f"{path} has {member.num_bytes} bytes; at most {self._limits.max_header_bytes} are taken")
-        return b"".join(self.zip.chunks(member))
+        content = bytearray()
+        for chunk in self.zip.chunks(member):
+            content += chunk
+        return content
 
-    def sources(self) -> Iterator[tuple[str, bytes]]:
+    def _check_stored(self) -> None:
+        for path, member in self._members.items():
+            if path.startswith("data") and member.method != STORED:
+                raise InvalidFile(f"{path} is compressed; torch stores it as it is")
+
+    def sources(self) -> Iterator[tuple[str, bytes | bytearray]]:
         """Yield the dotted name and the content of each file of TorchScript code."""
         files = {path: match[1] for path in self._members if (match := _CODE.fullmatch(path))}
         if sum(self._members[path].num_bytes for path in files) > self._limits.max_header_bytes:

@@ -29,7 +29,9 @@ class Declared(NamedTuple):
     buffers: frozenset[str]
 
 
-def declared_in(sources: Iterable[tuple[str, bytes]], wanted: Container[str], limits: Limits) -> dict[str, Declared]:
+def declared_in(
+    sources: Iterable[tuple[str, bytes | bytearray]], wanted: Container[str], limits: Limits
+) -> dict[str, Declared]:
     """Find those of the classes `wanted` that are modules; `sources` are dotted names of files and their code."""
     found: dict[str, Declared] = {}
     names_left = limits.max_tensors
