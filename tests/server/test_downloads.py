@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
+import signal
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -17,7 +21,7 @@ import torch
 from folkmoot.errors import StorageFull
 from folkmoot.server.registry.models import Model
 from folkmoot.server.storage.made import MadeFiles
-from folkmoot.tensors import write_tensors
+from folkmoot.tensors import Limits, write_tensors
 from folkmoot.tensors.tensor_file import WrittenFile
 
 pytestmark = pytest.mark.django_db
@@ -164,6 +168,15 @@ def test_the_best_round_is_not_there_yet(make_trained, get):
 
     assert answer.status_code == 400
     assert answer.json() == {"detail": "round=best is not available yet", "code": "not_available_yet"}
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "npz", "torch"])
+def test_a_model_that_was_taken_in_under_other_limits_is_handed_out(make_trained, get, settings, kind):
+    settings.MODEL_FILE_LIMITS = Limits(max_name_length=1000)
+    scene = make_trained(kind, **{"n" * 600: np.zeros(1, "f4")}, options={"exchange": ["w"]})
+
+    for wanted in (kind, "npz", "torch"):
+        assert len(FORMATS[wanted][1](get(scene, f"?as={wanted}").getvalue())) == 2
 
 
 # The part that travels
@@ -419,8 +432,6 @@ def keep(tmp_path, storage):
 
 
 def test_what_was_not_used_for_longest_goes_first(keep, tmp_path):
-    import os
-
     for age, key in enumerate(["c", "b", "a"]):
         keep(key)
         (path,) = (tmp_path / "made").glob(f"{key}.*")
@@ -500,6 +511,29 @@ def test_a_file_that_fails_leaves_nothing_behind(tmp_path, storage):
 
     assert list((tmp_path / "made").glob("*.*")) == []
     assert list((storage.root / "incoming").iterdir()) == []
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from folkmoot.server.storage.made import MadeFiles
+
+folder = Path(sys.argv[1])
+
+def make(output):
+    output.write_bytes(b"half")
+    os.kill(os.getpid(), 9)
+
+MadeFiles(folder / "made", limit=100, new_draft=lambda: folder / "draft").open("a", make)
+"""
+
+
+def test_what_a_killed_server_was_making_is_made_again(keep, tmp_path):
+    killed = subprocess.run([sys.executable, "-c", KILLED, tmp_path], timeout=30, check=False)
+
+    assert killed.returncode == -signal.SIGKILL
+    assert (tmp_path / "draft").read_bytes() == b"half"
+    assert keep("a") == (b"0123456789", True)
 
 
 # What a browser may make of it

@@ -33,5 +33,17 @@ class _Everything:
         return True
 
 
-TRUSTED = Limits(max_bytes=1 << 62, max_header_bytes=1 << 62, torch_classes=_Everything())
-"""For files that were checked when they came in."""
+_NONE = 1 << 62
+
+TRUSTED = Limits(
+    max_bytes=_NONE,
+    max_header_bytes=_NONE,
+    max_tensors=_NONE,
+    max_name_length=_NONE,
+    max_members=_NONE,
+    max_ratio=_NONE,
+    max_nesting=_NONE,
+    max_pickle_ops=_NONE,
+    torch_classes=_Everything(),
+)
+"""For files that were checked when they came in, against limits that may have been others."""
