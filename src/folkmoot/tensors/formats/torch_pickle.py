@@ -125,7 +125,7 @@ def _view(
 def _parameter(arguments: tuple[object, ...]) -> TensorView:
     match arguments:
         case (TensorView() as view, bool(requires_grad), Dictionary()):
-            return replace(view, requires_grad=requires_grad, is_parameter=True)
+            return replace(view, requires_grad=requires_grad)
     raise _unexpected("_rebuild_parameter")
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -44,7 +43,6 @@ class TensorView:
     shape: tuple[int, ...]
     strides: tuple[int, ...]
     requires_grad: bool
-    is_parameter: bool = False
 
     @property
     def is_empty(self) -> bool:
@@ -93,19 +91,21 @@ def check_apart(views: Mapping[str, TensorView], array_of: Callable[[str], npt.N
 
     Such tensors cannot be given values of their own.
     """
-    for count, (first, second) in enumerate(islice(_crossing(views), _MAX_CROSSING_PAIRS + 1)):
-        if count == _MAX_CROSSING_PAIRS or _overlap(array_of(first), array_of(second)):
+    for count, (first, second) in enumerate(_crossing(views)):
+        if count == _MAX_CROSSING_PAIRS:
+            raise InvalidFile("too many tensors lie across each other in one storage; save clones of them instead")
+        if _overlap(array_of(first), array_of(second)):
             raise InvalidFile(f"{first} and {second} share a part of their memory; save clones of them instead")
 
 
 def _crossing(views: Mapping[str, TensorView]) -> Iterator[tuple[str, str]]:
     """Yield the pairs of different views whose spans cross; the elements need not."""
     once = {view.memory: name for name, view in views.items() if not view.is_empty}
-    ordered = sorted(once.values(), key=lambda name: (views[name].storage.key, views[name].span))
-    for number, first in enumerate(ordered):
-        for second in islice(ordered, number + 1, None):
-            same_storage = views[first].storage.key == views[second].storage.key
-            if not same_storage or views[second].span[0] >= views[first].span[1]:
+    ordered = sorted((views[name].storage.key, *views[name].span, name) for name in once.values())
+    for number, (storage, _, stop, first) in enumerate(ordered):
+        for other in range(number + 1, len(ordered)):
+            other_storage, start, _, second = ordered[other]
+            if other_storage != storage or start >= stop:
                 break
             yield first, second
 
