@@ -308,19 +308,16 @@ GREEDY = {
 
 
 @pytest.mark.parametrize("piece", GREEDY.values(), ids=GREEDY)
-def test_no_pickle_takes_more_memory_or_time_than_is_allowed(piece):
-    data = piece * ((15 << 20) // len(piece)) + b"."
+def test_a_quarter_of_the_steps_takes_at_most_ten_megabytes(piece):
+    data = piece * ((4 << 20) // len(piece)) + b"."
 
     tracemalloc.start()
-    started = time.process_time()
     with pytest.raises(InvalidFile):
-        read(data)
-    seconds = time.process_time() - started
+        read(data, max_pickle_ops=Limits.max_pickle_ops // 4)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
 
-    assert peak < 40 << 20
-    assert seconds < 25  # tracing makes it several times slower
+    assert peak < 10 << 20
 
 
 def test_two_million_steps_take_well_under_five_seconds():
