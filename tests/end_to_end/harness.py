@@ -225,9 +225,11 @@ class World:
         headers = (who.header if who else {}) | request.pop("headers", {})
         return HTTP.request(method, self.server.url + path, headers=headers, **request)
 
-    def create_training(self, participants: Sequence[Account], *, rounds: int, **options: Any) -> str:
+    def create_training(
+        self, participants: Sequence[Account], *, rounds: int, model_id: str = "", **options: Any
+    ) -> str:
         body = {
-            "model_id": self.model_id,
+            "model_id": model_id or self.model_id,
             "target_num_updates": rounds,
             "aggregation_method": "FedAvg",
             "clients": [each.id for each in participants],

@@ -7,29 +7,44 @@ what it refuses, and neither works for long nor swells.
 from __future__ import annotations
 
 import re
+import zipfile
+from functools import cache
 
+import ml_dtypes
+import numpy as np
 import pytest
+from chunks import BYTES
 from harness import Server, World, copy
-from hostile_files import archives, arrays, damage, onnx_files, safetensors_files
+from hostile_files import archives, arrays, damage, encoded_files, onnx_files, safetensors_files, torch_files
 from hostile_files.row import CANARY, MARKER, SECRET
 from watching import cost_of, settled, stored
 
-FILES = {
-    f"{promise} {kind}: {words}": row
-    for kind, table in {
+
+def named(tables):
+    """The rows of all tables, each under the promise that it tries and the kind of file that it is."""
+    return {
+        f"{promise} {kind}: {words}": row
+        for kind, table in tables.items()
+        for promise, _, words, row in ((*name.partition(" "), row) for name, row in table.items())
+    }
+
+
+FILES = named(
+    {
         "safetensors": safetensors_files.FILES,
         "zip": archives.FILES,
         "npz": arrays.FILES,
         "ONNX": onnx_files.FILES,
+        "torch": torch_files.FILES,
         "damaged": damage.FILES,
-    }.items()
-    for promise, _, words, row in ((*name.partition(" "), row) for name, row in table.items())
-}
+    }
+)
+ENCODED = named({"encoded": encoded_files.FILES})
 MIB = 2**20
 MAX_GROWTH = 64 * MIB
 MAX_SECONDS = 5
 STATUS = {"too_large": 413}
-NOT_OUR_WORDS = re.compile(r"Traceback|\b[A-Za-z_]*(Error|Exception)\b|site-packages|/src/|\.py\b")
+NOT_OUR_WORDS = re.compile(r"Traceback|\b[A-Za-z_]*(Error|Exception)\b|site-packages|/src/")
 
 
 @pytest.fixture(scope="module")
@@ -40,8 +55,10 @@ def besieged(sqlite_template, tmp_path_factory):
     world.server.start()
     CANARY.write_bytes(SECRET)
     try:
-        world.besieged_training = world.started(world.participants(2), rounds=1, tests="never")
-        world.send(world.update_of(world.participants(2)[1], world.besieged_training, 0))
+        people = world.participants(2)
+        world.open = Open(world, world.started(people, rounds=1, tests="never"))
+        world.open_to_encoded = Open(world, world.started(people, rounds=1, encoding=encoded_files.ENCODING))
+        assert world.send(world.update_of(people[1], world.open.training, 0)).status_code == 201
         for file in damage.GOOD.values():
             assert as_model(world, file).status_code == 201
         yield world
@@ -50,42 +67,68 @@ def besieged(sqlite_template, tmp_path_factory):
         CANARY.unlink()
 
 
+class Open:
+    """A training whose first round waits for an update of the first participant."""
+
+    def __init__(self, world, training):
+        self.training = training
+        self.model = world.training(training)["model"]
+
+
 def as_model(world, file):
     form = {"name": "a model", "description": "d"}
     return world.call(world.actor, "POST", "/api/models/", data=form, files={"model_file": ("model.pt", file)})
 
 
-def as_update(world, file):
-    training = world.training(world.besieged_training)
+def as_update(world, file, to=None):
     form = {"round": "0", "sample_size": "1"}
-    files = {"model_file": ("update.pt", file)}
-    return world.call(world.participants(1)[0], "POST", f"/api/models/{training['model']}/", data=form, files=files)
+    path, files = f"/api/models/{(to or world.open).model}/", {"model_file": ("update.pt", file)}
+    return world.call(world.participants(1)[0], "POST", path, data=form, files=files)
 
 
-@pytest.mark.parametrize("send", [as_model, as_update])
+def as_raw_update(world, file, to=None):
+    path, query = f"/api/models/{(to or world.open).model}/update/", {"round": "0", "sample_size": "1"}
+    return world.call(world.participants(1)[0], "PUT", path, params=query, content=file, headers=BYTES)
+
+
+def as_encoded_update(world, file):
+    return as_update(world, file, world.open_to_encoded)
+
+
+def as_raw_encoded_update(world, file):
+    return as_raw_update(world, file, world.open_to_encoded)
+
+
+@pytest.mark.parametrize("send", [as_model, as_update, as_raw_update])
 @pytest.mark.parametrize("name", FILES)
 def test_a_hostile_file_does_no_harm(besieged, name, send):
-    file = FILES[name].build()
-    before = stored(besieged.place)
+    codes = FILES[name].codes
+    # An update is compared with the model before its values are read.
+    check_harmless(besieged, send, FILES[name].build(), codes if send is as_model else {*codes, "schema_mismatch"})
 
-    answer, cost = cost_of(besieged.server.process.pid, lambda: send(besieged, file))
+
+@pytest.mark.parametrize("send", [as_encoded_update, as_raw_encoded_update])
+@pytest.mark.parametrize("name", ENCODED)
+def test_a_hostile_encoded_update_does_no_harm(besieged, name, send):
+    check_harmless(besieged, send, ENCODED[name].build(), ENCODED[name].codes)
+
+
+def check_harmless(world, send, file, codes):
+    before = stored(world.place)
+
+    answer, cost = cost_of(world.server.process.pid, lambda: send(world, file))
 
     assert not MARKER.exists()
     assert SECRET not in answer.content
     if answer.status_code == 201:
-        assert None in FILES[name].codes
+        assert None in codes
         assert send is as_model
     else:
-        check_refusal(answer, codes_for(send, FILES[name].codes))
-        assert settled(besieged.place) == before
+        check_refusal(answer, codes)
+        assert settled(world.place) == before
     assert cost.seconds < MAX_SECONDS
     assert cost.num_bytes < len(file) + MAX_GROWTH, f"grew by {cost.num_bytes / MIB:.0f} MiB"
-    assert besieged.call(None, "GET", "/healthz").status_code == 200
-
-
-def codes_for(send, codes):
-    # An update is compared with the model before its values are read.
-    return {*codes, "schema_mismatch"} if send is as_update else {*codes}
+    assert world.call(None, "GET", "/healthz").status_code == 200
 
 
 def check_refusal(answer, codes):
@@ -95,3 +138,57 @@ def check_refusal(answer, codes):
     assert answer.status_code == STATUS.get(body["code"], 400)
     assert body["detail"]
     assert not NOT_OUR_WORDS.search(body["detail"]), body
+
+
+DTYPES = {"F16": np.dtype("<f2"), "BF16": np.dtype(ml_dtypes.bfloat16), "F32": np.dtype("<f4"), "F64": np.dtype("<f8")}
+FORMATS = {
+    "safetensors": safetensors_files.values,
+    "npz": lambda array, dtype: archives.archive(("w.npy", archives.npy(array))),
+    "compressed npz": lambda array, dtype: archives.archive(
+        ("w.npy", archives.npy(array)), method=zipfile.ZIP_DEFLATED
+    ),
+    "big-endian npz": lambda array, dtype: archives.archive(
+        ("w.npy", archives.npy(array.astype(array.dtype.newbyteorder())))
+    ),
+    "ONNX": onnx_files.float_tensor,
+    "torch": torch_files.of_values,
+}
+CASES = [(kind, dtype) for kind in FORMATS for dtype in DTYPES if not (dtype == "BF16" and "npz" in kind)]
+
+
+@pytest.fixture(scope="module")
+def models(besieged):
+    """A function: a training whose model has the tensor w, of this dtype and in this format."""
+
+    @cache
+    def started(kind, dtype):
+        answer = as_model(besieged, FORMATS[kind](np.zeros(9, DTYPES[dtype]), dtype))
+        assert answer.status_code == 201, answer.text
+        training = besieged.started(besieged.participants(2), model_id=answer.json()["model_id"], rounds=1)
+        return Open(besieged, training)
+
+    return started
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize(("kind", "dtype"), CASES)
+def test_a_value_that_is_not_finite_is_refused_and_named(besieged, models, kind, dtype, value):
+    array = np.zeros(9, DTYPES[dtype])
+    array[5] = value
+    file, training = FORMATS[kind](array, dtype), models(kind, dtype)
+
+    for answer in (
+        as_model(besieged, file),
+        as_update(besieged, file, training),
+        as_raw_update(besieged, file, training),
+    ):
+        assert (answer.status_code, answer.json()["code"]) == (400, "non_finite")
+        assert answer.json()["detail"] == f"w holds {value} at [5]"
+
+
+@pytest.mark.parametrize(("kind", "dtype"), CASES)
+def test_the_largest_numbers_are_taken(besieged, models, kind, dtype):
+    largest = ml_dtypes.finfo(DTYPES[dtype]).max
+    file = FORMATS[kind](np.array([largest, -largest] * 4 + [0], DTYPES[dtype]), dtype)
+
+    assert as_update(besieged, file, models(kind, dtype)).status_code == 201

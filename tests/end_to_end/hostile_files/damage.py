@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from hostile_files import onnx_files, safetensors_files
+from hostile_files import onnx_files, safetensors_files, torch_files
 from hostile_files.row import Row, either
 
 TENSORS = {"weight": np.arange(6, dtype="f4").reshape(2, 3), "steps": np.array(3)}
@@ -24,6 +24,8 @@ GOOD = {
     "npz": saved(np.savez),
     "compressed npz": saved(np.savez_compressed),
     "ONNX": onnx_files.in_graph(onnx_files.attribute(5, onnx_files.TENSOR)),
+    "torch": torch_files.torch_file(),
+    "TorchScript": torch_files.script(""),
 }
 PLACES = 12
 

@@ -10,6 +10,7 @@ from onnx import TensorProto as Type
 from hostile_files.row import CANARY, accepted, refused
 
 Payload = int | bytes
+FLOATS = {"F16": Type.FLOAT16, "BF16": Type.BFLOAT16, "F32": Type.FLOAT, "F64": Type.DOUBLE}
 
 
 def varint(value: int) -> bytes:
@@ -67,8 +68,8 @@ def elsewhere(location: str) -> bytes:
     return message((1, 2), (2, Type.FLOAT), (8, b"canary"), (13, where), (14, 1))
 
 
-def float_tensor(array: Any, dtype: int) -> bytes:
-    return model(message((1, array.size), (2, dtype), (8, b"w"), (9, array.tobytes())))
+def float_tensor(array: Any, dtype: str) -> bytes:
+    return model(message((1, array.size), (2, FLOATS[dtype]), (8, b"w"), (9, array.tobytes())))
 
 
 TENSOR = tensor()
@@ -131,7 +132,7 @@ FILES = {
     "U11 50,000 initializers": accepted(
         lambda: model(*(tensor((8, b"w%d" % number), without=(8,)) for number in range(50_000)))
     ),
-    "U8 the largest float64": accepted(lambda: float_tensor(np.array([1.7e308]), Type.DOUBLE)),
+    "U8 the largest float64": accepted(lambda: float_tensor(np.array([1.7e308]), "F64")),
     "U20 a zip archive behind": refused("invalid_file", model(TENSOR) + b"PK\x05\x06" + bytes(18)),
     "U20 a byte behind": refused("invalid_file", model(TENSOR) + b"\0"),
     "U20 text in front": refused("unsupported_container", b"#!/bin/sh\n" + model(TENSOR)),
