@@ -22,6 +22,7 @@ class TorchArchive:
     def __init__(self, path: Path, limits: Limits) -> None:
         self.zip = ZipArchive(path, limits)
         self._limits = limits
+        self._header_bytes_left = limits.max_header_bytes
         self._members = _by_path(self.zip.members)
         self._verified: set[Member] = set()
         if "data.pkl" not in self._members:
@@ -50,11 +51,12 @@ class TorchArchive:
                 pass
             self._verified.add(member)
 
-    def content(self, path: str) -> bytes | bytearray:
-        """A whole member; raises TooLarge where it has more than a header may have."""
+    def content(self, path: str) -> bytearray:
+        """A whole member; raises TooLarge once all that was asked for is more than a header may have."""
         member = self._members[path]
-        if member.num_bytes > self._limits.max_header_bytes:
-            raise TooLarge(f"{path} has {member.num_bytes} bytes; at most {self._limits.max_header_bytes} are taken")
+        self._header_bytes_left -= member.num_bytes
+        if self._header_bytes_left < 0:
+            raise TooLarge(f"pickle and code have more than {self._limits.max_header_bytes} bytes")
         content = bytearray()
         for chunk in self.zip.chunks(member):
             content += chunk
@@ -65,13 +67,11 @@ class TorchArchive:
             if path.startswith("data") and member.method != STORED:
                 raise InvalidFile(f"{path} is compressed; torch stores it as it is")
 
-    def sources(self) -> Iterator[tuple[str, bytes | bytearray]]:
+    def sources(self) -> Iterator[tuple[str, bytearray]]:
         """Yield the dotted name and the content of each file of TorchScript code."""
-        files = {path: match[1] for path in self._members if (match := _CODE.fullmatch(path))}
-        if sum(self._members[path].num_bytes for path in files) > self._limits.max_header_bytes:
-            raise TooLarge(f"the TorchScript code has more than {self._limits.max_header_bytes} bytes")
-        for path, module in files.items():
-            yield module.replace("/", "."), self.content(path)
+        for path in self._members:
+            if match := _CODE.fullmatch(path):
+                yield match[1].replace("/", "."), self.content(path)
 
 
 def _by_path(members: list[Member]) -> dict[str, Member]:

@@ -40,9 +40,9 @@ def declared_in(
             name = f"{file}.{match[1].decode('utf-8', 'replace')}"
             if name not in wanted:
                 continue
-            if name in found or match[3] is None:
+            if name in found or match.start(3) < 0:
                 raise InvalidFile(f"the code of {name} is not what a current torch writes; save the model again")
-            names_left -= match[0].count(b'"') // 2
+            names_left -= source.count(b'"', *match.span()) // 2
             if names_left < 0:
                 raise TooLarge(f"the classes list more than {limits.max_tensors} tensors")
             found[name] = Declared(_names(match[2]), _names(match[3]))
