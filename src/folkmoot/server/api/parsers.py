@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +10,8 @@ from typing import Any, BinaryIO
 
 from django.conf import settings
 from rest_framework import parsers
+from rest_framework.exceptions import ParseError
+from rest_framework.utils.json import strict_constant
 
 from folkmoot.errors import InvalidInput, TooLarge
 
@@ -23,7 +26,12 @@ class JSONParser(parsers.JSONParser):
 
     def parse(self, stream: BinaryIO, media_type: str | None = None, parser_context: Any = None) -> Any:
         _check_size(parser_context)
-        parsed = super().parse(stream, media_type, parser_context)
+        encoding = (parser_context or {}).get("encoding") or settings.DEFAULT_CHARSET
+        try:
+            text = stream.read().decode(encoding)
+            parsed = json.loads(text, object_pairs_hook=_without_duplicates, parse_constant=strict_constant)
+        except (ValueError, LookupError) as error:
+            raise ParseError("the body is not valid JSON in the charset that it names") from error
         if not isinstance(parsed, dict):
             raise InvalidInput("the body must be a JSON object")
         _check_contents(parsed)
@@ -56,6 +64,14 @@ class MultiPartParser(parsers.MultiPartParser):
             for handler in parser_context["request"].upload_handlers:
                 handler.upload_interrupted()
             raise
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    # Of two values one reader takes the first and another the last.
+    unique = dict(pairs)
+    if len(unique) < len(pairs):
+        raise InvalidInput("the body has a key twice in one object")
+    return unique
 
 
 def _check_size(parser_context: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -18,6 +19,7 @@ from folkmoot.server.trainings.models import Update
 
 MAX_ROUND = 10**6
 MAX_DIMENSIONS = 32
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 class ModelSerializer(serializers.ModelSerializer):
@@ -88,6 +90,12 @@ class DimensionField(serializers.Field):
         return value
 
 
+def one_line(text: str) -> None:
+    """Refuse what a terminal or a header would take for more than text."""
+    if CONTROL.search(text):
+        raise serializers.ValidationError("a name is one line of text, without control characters")
+
+
 def _file(field: str) -> serializers.FileField:
     sentence = f"No uploaded file '{field}' found."
     messages = dict.fromkeys(("required", "null", "invalid", "no_name"), sentence)
@@ -97,7 +105,7 @@ def _file(field: str) -> serializers.FileField:
 class ModelFieldsSerializer(FlatSerializer):
     """What is said about a model whose file comes by itself."""
 
-    name = serializers.CharField(max_length=255, error_messages=missing("name"))
+    name = serializers.CharField(max_length=255, error_messages=missing("name"), validators=[one_line])
     description = serializers.CharField(max_length=10_000, error_messages=missing("description"))
     input_shape = serializers.ListField(
         child=DimensionField(allow_null=True), required=False, max_length=MAX_DIMENSIONS
