@@ -30,13 +30,13 @@ def update(world):
     return world.update_of(accounts[0], world.started(accounts, rounds=1, tests="never"), 0)
 
 
-def begin(world, update, way, *, body=b"--x\r\n"):
+def begin(world, update, way, *, body=b"--x\r\n", length=1_000_000):
     """Send the head of a request and a few bytes of its body; return the connection."""
     method, path, kind = WAYS[way]
     url = urlsplit(world.server.url)
     connection = socket.create_connection((url.hostname, url.port), timeout=30)
     head = f"{method} {path.format(model=update.model_id)} HTTP/1.1\r\nHost: {url.netloc}\r\nContent-Type: {kind}\r\n"
-    head += f"Authorization: Token {update.sender.token}\r\nContent-Length: 1000000\r\n\r\n"
+    head += f"Authorization: Token {update.sender.token}\r\nContent-Length: {length}\r\n\r\n"
     connection.sendall(head.encode() + body)
     return connection
 
@@ -73,19 +73,27 @@ def test_a_body_that_drips_is_given_up(world, update):
     assert answer.startswith(b"HTTP/1.1 408 ")
 
 
-def test_a_slow_body_that_does_come_is_taken(world, update):
+def test_a_body_that_takes_long_but_keeps_coming_is_read(world, update):
     def slowly():
-        for start in range(0, len(update.file), 100):
-            time.sleep(0.2)
-            yield update.file[start : start + 100]
+        for _ in range(10):
+            time.sleep(0.25)
+            yield b"no model" * 600
 
-    assert put(world, update, content=slowly()).status_code == 201
+    answer = put(world, update, content=slowly())
+
+    assert (answer.status_code, answer.json()["code"]) == (400, "unsupported_container")
 
 
-def test_more_slow_bodies_than_threads_hold_the_others_up_no_longer_than_they_may(world, update):
-    connections = [begin(world, update, "raw") for _ in range(MORE_THAN_THREADS)]
+@pytest.mark.parametrize("settings", [{}], ids=["patient"])
+@pytest.mark.parametrize("length", [1000, 1_000_000], ids=["small", "large"])
+def test_more_slow_bodies_than_threads_hold_up_nobody(world, update, length):
+    connections = [begin(world, update, "raw", length=length) for _ in range(MORE_THAN_THREADS)]
+    time.sleep(0.2)
+    started = time.monotonic()
 
+    world.training(update.training_id)
     assert world.send(update).status_code == 201
 
+    assert time.monotonic() - started < 10
     for connection in connections:
         connection.close()

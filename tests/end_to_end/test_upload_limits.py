@@ -65,5 +65,6 @@ def test_a_full_disk_refuses_a_chunk_and_the_upload_goes_on_once_there_is_room(w
 
     assert (answer.status_code, answer.json()["code"]) == (507, "storage_full")
     assert upload.offset() == 100_000
+    assert [file.stat().st_size for file in (world.place.blobs / "partial").iterdir()] == [100_000]
     resource.prlimit(world.server.process.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     assert upload.send(b"b" * 100_000, at=100_000).headers["Upload-Offset"] == "200000"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import threading
 import time
@@ -555,9 +556,17 @@ def put(make_scene, as_, file):
     """A function: the update of a training's first participant as a raw body."""
     scene = make_scene()
 
-    def send(data=file, *, kind="application/octet-stream", user=None, query="?round=0&sample_size=3", **headers):
+    def send(
+        data=file,
+        *,
+        kind="application/octet-stream",
+        user=None,
+        query="?round=0&sample_size=3",
+        environment=None,
+        **headers,
+    ):
         path = f"/api/models/{scene.model_id}/update/{query}"
-        return as_(user or scene.participants[0]).generic("PUT", path, data, kind, headers=headers)
+        return as_(user or scene.participants[0]).generic("PUT", path, data, kind, headers=headers, **environment or {})
 
     send.scene = scene
     return send
@@ -617,6 +626,14 @@ def test_a_raw_update_with_another_digest_is_refused_and_leaves_nothing(put, sto
 
     assert Update.objects.count() == 0
     assert list((storage.root / "incoming").iterdir()) == []
+
+
+def test_a_raw_update_that_is_shorter_than_announced_is_refused(put, file):
+    short = {"wsgi.input": io.BytesIO(file[:-1]), "CONTENT_LENGTH": str(len(file))}
+
+    refused(put(environment=short), 400, "incomplete_request")
+
+    assert Update.objects.count() == 0
 
 
 def test_a_raw_update_over_the_limit_is_refused(put, settings, file):
