@@ -755,7 +755,8 @@ def test_a_template_that_was_packed_again_without_data_descriptors_is_written(pa
     torch_zip.write(path, {"a": np.full(3, 2, "f4")}, tmp_path / "output")
 
     assert torch.load(tmp_path / "output", weights_only=True)["a"].tolist() == [2, 2, 2]
-    assert zipfile.ZipFile(tmp_path / "output").testzip() is None
+    # Ours compares what the header before a member says with the directory; others look at the directory alone.
+    assert open_tensors(tmp_path / "output")["a"].tolist() == [2, 2, 2]
 
 
 def test_the_rest_of_the_template_stays_as_it_is(script, tmp_path):
