@@ -21,6 +21,8 @@ FolkmootError
 │   ├── RoundClosed                     the round no longer takes updates
 │   ├── RoundNotOpen                    the round has not begun
 │   ├── AlreadySubmitted                another update of this participant counts in this round
+│   ├── InUse                           something else needs it as it is
+│   ├── MadeOfModels                    a model that has no tensors of its own, but members
 │   ├── WrongOffset                     an upload goes on at another byte
 │   └── TooManyUploads                  more unfinished uploads than a user may have
 ├── AggregationFailed               the updates of a round cannot be made into a model
@@ -124,6 +126,14 @@ class RoundNotOpen(Conflict):
 
 class AlreadySubmitted(Conflict):
     code = "already_submitted"
+
+
+class InUse(Conflict):
+    code = "in_use"
+
+
+class MadeOfModels(Conflict):
+    code = "made_of_models"
 
 
 class WrongOffset(Conflict):

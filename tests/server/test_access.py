@@ -13,6 +13,9 @@ WHO = ("nobody", "stranger", "participant", "actor", "owner", "staff", "disabled
 TABLE = {
     "GET models/<id>/": (401, 403, 200, 200, 403, 200, 401),
     "GET models/<id>/metadata/": (401, 403, 200, 200, 403, 200, 401),
+    "DELETE models/<id>/": (401, 403, 403, 409, 403, 403, 401),
+    "GET models/<id>/preprocessing/": (401, 403, 404, 404, 403, 404, 401),
+    "POST models/<id>/preprocessing/": (401, 403, 403, 400, 403, 403, 401),
     "GET models/<id>/checkpoints/": (401, 403, 200, 200, 403, 200, 401),
     "GET models/<id>/lineage/": (401, 403, 200, 200, 403, 200, 401),
     "GET models/<id>/metrics/": (401, 403, 200, 200, 403, 200, 401),

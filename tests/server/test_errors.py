@@ -26,9 +26,10 @@ ROUTES = {
     "tokens/": {"GET", "POST"},
     "tokens/<token>/": {"DELETE"},
     "models/": {"GET", "POST"},
-    "models/<model>/": {"GET", "POST"},
+    "models/<model>/": {"GET", "POST", "DELETE"},
     "models/<model>/metadata/": {"GET"},
     "models/<model>/metrics/": {"GET", "POST"},
+    "models/<model>/preprocessing/": {"GET", "POST"},
     "models/<model>/update/": {"PUT"},
     "uploads/": {"GET", "POST"},
     "uploads/<upload>/": {"GET", "PATCH", "DELETE"},
@@ -36,6 +37,8 @@ ROUTES = {
     "trainings/": {"GET", "POST"},
     "trainings/<training>/": {"GET", "DELETE"},
     "trainings/<training>/start/": {"POST"},
+    "trainings/<training>/models/": {"GET"},
+    "trainings/<training>/models/latest/": {"GET"},
     "trainings/<training>/clients/": {"PUT", "POST", "DELETE"},
     "notifications/": {"GET"},
 }
@@ -313,7 +316,17 @@ FIELDS = {
         "message_endpoint",
     ],
     "tokens/": ["name", "expires_at"],
-    "models/": ["name", "description", "model_file", "input_shape", "round", "type", "model_preprocessing_file"],
+    "models/": [
+        "name",
+        "description",
+        "model_file",
+        "input_shape",
+        "round",
+        "type",
+        "model_preprocessing_file",
+        "models",
+    ],
+    "models/<model>/preprocessing/": ["model_preprocessing_file"],
     "models/<model>/": ["round", "sample_size", "model_file", "metric_names", "metric_values", "owner"],
     "models/<model>/metrics/": ["metric_names", "metric_values"],
     "trainings/": [
@@ -346,6 +359,7 @@ def good_body(world, route):
     return {
         "users/": {"username": "ada", "password": "correct horse battery"},
         "tokens/": {},
+        "models/": {"name": "m", "description": "d", "type": "MEAN", "models": [str(world.scene.model_id)]},
         "models/<model>/metrics/": {"metric_names": ["a"], "metric_values": [1]},
         "trainings/": {
             "model_id": str(world.scene.model_id),

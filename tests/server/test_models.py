@@ -227,22 +227,6 @@ def test_a_text_without_end_or_with_nul_is_refused(upload, field, value):
 
 
 @pytest.mark.parametrize(
-    ("fields", "what"),
-    [
-        ({"type": "SWAG"}, "SWAG"),
-        ({"type": "MEAN"}, "MEAN"),
-        ({"model_preprocessing_file": named(b"x")}, "model_preprocessing_file"),
-    ],
-)
-def test_what_is_not_there_yet_is_refused_as_such(upload, fields, what):
-    answer = upload(**fields)
-
-    assert answer.status_code == 400
-    assert answer.json()["code"] == "not_available_yet"
-    assert what in answer.json()["detail"]
-
-
-@pytest.mark.parametrize(
     ("data", "code"),
     [
         (b"", "unsupported_container"),

@@ -191,7 +191,9 @@ def test_an_upload_can_be_thrown_away(ada, file, storage):
         ({"size": None}, "size"),
         ({"size": 2**80}, "size"),
         ({"sha256": "short"}, "sha256 must be 64 hexadecimal digits"),
-        ({"fields": {**FIELDS, "type": "SWAG"}}, "not available yet"),
+        ({"fields": {**FIELDS, "type": "MEAN"}}, "a MEAN model has no file"),
+        ({"fields": {**FIELDS, "type": "MODE"}}, "is not a valid choice"),
+        ({"fields": {**FIELDS, "model_preprocessing_file": "x"}}, "models/<id>/preprocessing/"),
     ],
 )
 def test_what_would_be_refused_in_the_end_is_refused_at_the_opening(ada, file, changes, words):

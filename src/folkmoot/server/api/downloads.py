@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from django.http import HttpRequest, JsonResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from django.utils.cache import get_conditional_response
 
 from folkmoot.server.api.ranges import FileBlocks, requested_range
-from folkmoot.server.registry.downloads import Download
 from folkmoot.server.storage.made import OpenedFile
+
+
+class Download(Protocol):
+    """A file to be sent; `etag` is known before it is opened."""
+
+    @property
+    def etag(self) -> str: ...
+
+    @property
+    def filename(self) -> str: ...
+
+    def open(self) -> OpenedFile: ...
 
 
 def model_response(request: HttpRequest, download: Download) -> HttpResponseBase:

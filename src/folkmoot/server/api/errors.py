@@ -21,6 +21,8 @@ STATUS: dict[type[errors.FolkmootError], int] = {
     errors.TooSlow: status.HTTP_408_REQUEST_TIMEOUT,
     errors.Unavailable: status.HTTP_503_SERVICE_UNAVAILABLE,
     errors.AlreadySubmitted: status.HTTP_409_CONFLICT,
+    errors.InUse: status.HTTP_409_CONFLICT,
+    errors.MadeOfModels: status.HTTP_409_CONFLICT,
     errors.WrongOffset: status.HTTP_409_CONFLICT,
     errors.TooManyUploads: status.HTTP_409_CONFLICT,
     errors.Conflict: status.HTTP_400_BAD_REQUEST,

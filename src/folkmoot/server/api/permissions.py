@@ -64,6 +64,27 @@ class MaySeeModel(BasePermission):
         return _is_involved(request, model) or request.user.is_staff
 
 
+class OwnsModelOrSteers(BasePermission):
+    """Its owner, and the actor of its training."""
+
+    message = "You are neither the owner of the model nor the actor of the corresponding training."
+
+    def has_object_permission(self, request: Request, view: APIView, model: Model | Update) -> bool:
+        if isinstance(model, Update):
+            return request.user.pk in (model.participant_id, model.round.training.actor_id)
+        return (
+            model.owner_id == request.user.pk or Training.objects.steered_by(request.user).filter(model=model).exists()
+        )
+
+
+class OwnsModel(BasePermission):
+    """Its owner."""
+
+    def has_object_permission(self, request: Request, view: APIView, model: Model) -> bool:
+        self.message = f"You are not the owner of model {model.pk}!"
+        return model.owner_id == request.user.pk
+
+
 class MayReportMetrics(BasePermission):
     """Its owner, the actor and the participants of its training; staff only looks on."""
 

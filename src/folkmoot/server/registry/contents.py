@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from folkmoot.server.registry.checkpoints import schema_of
-from folkmoot.server.registry.models import Model
+from folkmoot.server.registry.models import Kind, Model
 from folkmoot.server.storage import get_storage
 from folkmoot.tensors.formats import FORMATS
 from folkmoot.tensors.limits import TRUSTED
@@ -39,7 +39,9 @@ class Contents:
 
 
 def contents_of(model: Model) -> Contents:
-    """Read off the template and the latest checkpoint; no values are read."""
+    """Read off the template and the latest checkpoint; no values are read. A MEAN model consists of nothing."""
+    if model.type == Kind.MEAN:
+        return Contents(Schema(()), (), {})
     template = FORMATS[model.format].read(get_storage().path(model.template_sha256), TRUSTED)
     trainable = template.trainable if isinstance(template, StoredTensors) else {}
     return Contents(schema_of(model.latest_checkpoint), model.tied, trainable)

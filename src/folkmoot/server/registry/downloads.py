@@ -10,9 +10,9 @@ from uuid import UUID
 
 from django.conf import settings
 
-from folkmoot.errors import InvalidValue, NotFound
+from folkmoot.errors import InvalidValue, MadeOfModels, NotFound
 from folkmoot.server.registry.checkpoints import tensors_of
-from folkmoot.server.registry.models import Checkpoint, Model
+from folkmoot.server.registry.models import Checkpoint, Kind, Model
 from folkmoot.server.storage import get_storage
 from folkmoot.server.storage.made import MadeFiles, OpenedFile
 from folkmoot.tensors import formats
@@ -91,8 +91,12 @@ class Download:
 def download(model: Model, *, round: int | None = None, format: str | None = None, part: str | None = None) -> Download:
     """The model after `round` rounds, by default the latest, in the format that it came in or in another.
 
-    Raises NotFound if that checkpoint is not there, InvalidValue for a format that the model cannot have.
+    Raises NotFound if that checkpoint is not there, InvalidValue for a format that the model cannot have,
+    MadeOfModels for one that has no tensors of its own.
     """
+    if model.type == Kind.MEAN:
+        members = ", ".join(str(each.member_id) for each in model.memberships.all())
+        raise MadeOfModels(f"Model {model.pk} is the mean of other models and no file of its own: {members}.")
     checkpoint = _checkpoint(model, model.round if round is None else round)
     if part == EXCHANGE:
         # What a copy began with lies apart as another training exchanged it.

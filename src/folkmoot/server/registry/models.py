@@ -1,4 +1,4 @@
-"""Models, checkpoints, metrics."""
+"""Models of all kinds, checkpoints, metrics."""
 
 from __future__ import annotations
 
@@ -9,17 +9,38 @@ from django.db import models
 from django.utils import timezone
 
 
+class Kind(models.TextChoices):
+    """What a model is made of: tensors, tensors with their moments, or other models."""
+
+    GLOBAL = "GLOBAL"
+    SWAG = "SWAG"
+    MEAN = "MEAN"
+
+
+class ModelManager(models.Manager["Model"]):
+    """Leaves out what was removed: such a row is there for the history of its training alone."""
+
+    def get_queryset(self) -> models.QuerySet[Model]:
+        return super().get_queryset().filter(removed_at__isnull=True)
+
+
 class Model(models.Model):
-    """A global model: the template as it was uploaded, and a checkpoint of its tensors after each round."""
+    """A global model: the template as it was uploaded, and a checkpoint of its tensors after each round.
+
+    One of kind MEAN has neither: it is an ensemble of its members.
+    """
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     owner = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="models")
     name = models.CharField(max_length=255)
     description = models.TextField()
+    type = models.CharField(max_length=10, choices=Kind.choices, default=Kind.GLOBAL)
     input_shape = models.JSONField(null=True, blank=True)
     round = models.PositiveIntegerField(default=0)
     format = models.CharField(max_length=20)
     template_sha256 = models.CharField(max_length=64)
+    # A torch module that inputs go through first, as it was uploaded; empty where there is none.
+    preprocessing_sha256 = models.CharField(max_length=64, blank=True, default="")
     # Groups of names that are one and the same tensor in the template: an update may not tear them apart.
     tied = models.JSONField(default=list)
     # Which model this one began as a copy of, and after how many of its rounds.
@@ -27,7 +48,11 @@ class Model(models.Model):
     parent_round = models.PositiveIntegerField(null=True)
     # The first model in the line of copies, by which all others are found at once; that one itself has none.
     root = models.UUIDField(null=True, editable=False, db_index=True)
+    members = models.ManyToManyField("self", through="Membership", symmetrical=False, related_name="ensembles")
     created_at = models.DateTimeField(default=timezone.now)
+    removed_at = models.DateTimeField(null=True)
+
+    objects = ModelManager()
 
     class Meta:
         ordering = ("created_at", "id")
@@ -38,6 +63,21 @@ class Model(models.Model):
     @property
     def latest_checkpoint(self) -> Checkpoint:
         return self.checkpoints.get(round=self.round)
+
+
+class Membership(models.Model):
+    """A model is one of those that an ensemble is the mean of."""
+
+    id = models.BigAutoField(primary_key=True)
+    ensemble = models.ForeignKey(Model, on_delete=models.CASCADE, related_name="memberships")
+    member = models.ForeignKey(Model, on_delete=models.CASCADE, related_name="member_of")
+
+    class Meta:
+        ordering = ("id",)
+        constraints = (models.UniqueConstraint(fields=["ensemble", "member"], name="member_once"),)
+
+    def __str__(self) -> str:
+        return f"{self.member_id} in {self.ensemble_id}"
 
 
 class Checkpoint(models.Model):

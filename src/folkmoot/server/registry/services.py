@@ -8,12 +8,14 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from django.db import transaction
+from django.utils import timezone
 
 from folkmoot.errors import InvalidValue
 from folkmoot.server.accounts.models import User
 from folkmoot.server.registry import intake
 from folkmoot.server.registry.intake import StoredFile
-from folkmoot.server.registry.models import Checkpoint, Metric, Model, Phase
+from folkmoot.server.registry.models import Checkpoint, Kind, Metric, Model, Phase
+from folkmoot.server.registry.preprocessing import store_preprocessing
 from folkmoot.server.storage.upload import IncomingFile
 
 MAX_METRICS = 1000
@@ -28,10 +30,13 @@ def upload_model(
     name: str,
     description: str,
     round: int = 0,
+    type: Kind = Kind.GLOBAL,  # noqa: A002
     input_shape: Sequence[int | None] | None = None,
+    preprocessing: IncomingFile | None = None,
     id: UUID | None = None,  # noqa: A002
 ) -> Model:
     """Take in a model file of any known format; raises InvalidInput where it is none."""
+    preprocessing_sha256 = store_preprocessing(preprocessing) if preprocessing else ""
     stored = intake.store_model(incoming)
     with transaction.atomic():
         model = Model.objects.create(
@@ -40,9 +45,11 @@ def upload_model(
             name=name,
             description=description,
             round=round,
+            type=type,
             input_shape=input_shape,
             format=stored.format,
             template_sha256=incoming.sha256,
+            preprocessing_sha256=preprocessing_sha256,
             tied=stored.tied,
         )
         add_checkpoint(model, round, stored.tensors)
@@ -70,9 +77,11 @@ def clone(model: Model) -> Model:
         name=model.name,
         description=model.description,
         round=model.round,
+        type=model.type,
         input_shape=model.input_shape,
         format=model.format,
         template_sha256=model.template_sha256,
+        preprocessing_sha256=model.preprocessing_sha256,
         tied=model.tied,
         parent=model,
         parent_round=model.round,
@@ -82,6 +91,16 @@ def clone(model: Model) -> Model:
         copy, latest.round, StoredFile(latest.sha256, latest.num_bytes, bytes(latest.checksums)), beneath=latest.beneath
     )
     return copy
+
+
+@transaction.atomic
+def retire(model: Model) -> None:
+    """Take the model out of the API, with its files; its name and metrics stay for the history of its training."""
+    model.checkpoints.all().delete()
+    model.descendants.update(parent=None)
+    model.template_sha256 = model.preprocessing_sha256 = ""
+    model.removed_at = timezone.now()
+    model.save()
 
 
 def checked_metrics(names: Sequence[str], values: Sequence[Any]) -> dict[str, float | bytes]:

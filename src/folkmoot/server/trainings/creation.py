@@ -12,7 +12,7 @@ from folkmoot.errors import InvalidValue, NotAllowed
 from folkmoot.server.accounts.models import User
 from folkmoot.server.outbox.events import record
 from folkmoot.server.registry import services
-from folkmoot.server.registry.models import Model
+from folkmoot.server.registry.models import Kind, Model
 from folkmoot.server.trainings.exchange import check_patterns
 from folkmoot.server.trainings.models import Participation, Training
 from folkmoot.server.trainings.options import Options
@@ -31,6 +31,8 @@ def create_training(actor: User, *, model_id: str, clients: Iterable[str], **fie
         raise InvalidValue(f"Model {model_id} not found.", code="not_found")
     if model.owner_id != actor.pk:
         raise NotAllowed("You do not have permission to perform this action.")
+    if model.type == Kind.MEAN:
+        raise InvalidValue(f"Model {model_id} is a MEAN model; what is trained are models with tensors of their own.")
     users = find_users(clients)
     if patterns := Options.of(fields["options"]).exchange:
         check_patterns(model, patterns)

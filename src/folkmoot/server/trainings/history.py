@@ -24,9 +24,9 @@ def history_of(model: Model) -> list[Step]:
     """All checkpoints, the oldest first, each with its round and the updates that went into it."""
     made_in = {each.number + 1: each for each in _aggregated_rounds(model)}
     # Checksums are for those who read the files, and may be large.
-    first, *later = model.checkpoints.defer("checksums").order_by("round")
-    begun = Step(first, "upload" if model.parent_round is None else "copy", None)
-    return [begun, *(Step(each, "aggregation", made_in.get(each.round)) for each in later)]
+    checkpoints = list(model.checkpoints.defer("checksums").order_by("round"))
+    begun = [Step(first, "upload" if model.parent_round is None else "copy", None) for first in checkpoints[:1]]
+    return begun + [Step(each, "aggregation", made_in.get(each.round)) for each in checkpoints[1:]]
 
 
 def _aggregated_rounds(model: Model) -> list[Round]:

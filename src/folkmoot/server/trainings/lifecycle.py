@@ -207,6 +207,8 @@ def delete(training: Training) -> None:
     settle_training(training.pk)
     record(training.pk, "training_deleted", {"state": training.state})
     training.delete()
+    if training.model.removed_at is not None:
+        training.model.delete()
 
 
 @transaction.atomic

@@ -20,6 +20,11 @@ def local_models(training: Training) -> QuerySet[Update]:
     return Update.objects.local_models().filter(round__training=training).order_by("round__number", "participant")
 
 
+def global_models(training: Training) -> QuerySet[Model]:
+    """The training's model, unless it was removed."""
+    return Model.objects.filter(training=training)
+
+
 def newest_local_models(training: Training) -> list[Update]:
     """Of each participant the newest."""
     return list({update.participant_id: update for update in local_models(training)}.values())

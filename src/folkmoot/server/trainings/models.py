@@ -123,8 +123,9 @@ class Round(models.Model):
 class UpdateQuerySet(models.QuerySet["Update"]):
     def local_models(self) -> UpdateQuerySet:
         """Those that are in no aggregate yet: until then they are models of their own to the API."""
-        begun = Q(round__number__gte=F("round__training__model__round"))
-        return self.filter(begun).select_related("round__training__model").defer("checksums")
+        pending = Q(round__number__gte=F("round__training__model__round"))
+        known = Q(round__training__model__removed_at__isnull=True)
+        return self.filter(pending & known).select_related("round__training__model").defer("checksums")
 
     def visible_to(self, user: User) -> UpdateQuerySet:
         """One's own, and those of trainings that one is the actor of; all of them for staff."""

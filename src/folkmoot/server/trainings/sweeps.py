@@ -30,7 +30,12 @@ def remove_orphaned_blobs() -> None:
 
 
 def _referenced() -> set[str]:
-    columns = ((Model, "template_sha256"), (Checkpoint, "sha256"), (Update, "sha256"))
+    columns = (
+        (Model, "template_sha256"),
+        (Model, "preprocessing_sha256"),
+        (Checkpoint, "sha256"),
+        (Update, "sha256"),
+    )
     digests = {
         digest for model, column in columns for digest in model.objects.values_list(column, flat=True).iterator()
     }

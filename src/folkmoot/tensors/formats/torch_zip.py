@@ -6,7 +6,7 @@ is a member of the archive, stored as it is, so that reading maps it and writing
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -23,7 +23,7 @@ from folkmoot.tensors.formats.torch_archive import TorchArchive
 from folkmoot.tensors.formats.torch_models import Named, Walk, describe, of_state_dict, parts_of_module
 from folkmoot.tensors.formats.torch_pickle import SavedVocabulary, ScriptVocabulary
 from folkmoot.tensors.formats.torch_script import declared_in, parts_of_script
-from folkmoot.tensors.formats.torch_views import check_apart, tied
+from folkmoot.tensors.formats.torch_views import TensorView, check_apart, tied
 from folkmoot.tensors.formats.zip_archive import Member
 from folkmoot.tensors.limits import TRUSTED, Limits
 from folkmoot.tensors.schema import Schema, StoredTensors, Tensors, TensorSpec, check_fits
@@ -61,16 +61,30 @@ def export(tensors: Tensors, output: Path) -> WrittenFile:
     return torch_export.write_state_dict(tensors, output)
 
 
+def check_module(path: Path, limits: Limits) -> None:
+    """Raise InvalidFile unless the file is a module or TorchScript; it need not have parameters."""
+    TorchFile(path, limits, _module_tensors)
+
+
+def read_tensor(path: Path, limits: Limits) -> TorchFile:
+    """Open a file in which torch has saved one tensor by itself; raises InvalidFile where it holds anything else."""
+    return TorchFile(path, limits, _bare_tensor)
+
+
+Namer = Callable[[TorchArchive, Mapping[str, Member], Limits], Iterator[Named]]
+"""Finds the tensors of what an archive holds, and their names."""
+
+
 class TorchFile(StoredTensors):
     """The tensors of state_dict(), in its order, as views of the file.
 
     `trainable` is known of modules and TorchScript. A storage's checksum is compared when it is first asked for.
     """
 
-    def __init__(self, path: Path, limits: Limits) -> None:
+    def __init__(self, path: Path, limits: Limits, namer: Namer | None = None) -> None:
         self._archive = TorchArchive(path, limits)
         self._storages = self._archive.storages()
-        named = list(_bounded(_named_tensors(self._archive, self._storages, limits), limits))
+        named = list(_bounded((namer or _named_tensors)(self._archive, self._storages, limits), limits))
         self._views = {name: view for name, view, _ in named}
         self.schema = Schema(TensorSpec(name, view.element.name, view.shape) for name, view, _ in named)
         self.trainable = MappingProxyType({name: known for name, _, known in named if known is not None})
@@ -122,8 +136,7 @@ def _named_tensors(archive: TorchArchive, storages: Mapping[str, Member], limits
     """Choose by what the file holds how its tensors are named."""
     if archive.is_script:
         return _script_tensors(archive, storages, limits)
-    vocabulary = SavedVocabulary(storages, limits.torch_classes)
-    saved = read_pickle(archive.content("data.pkl"), vocabulary, limits)
+    saved = _saved(archive, storages, limits)
     if isinstance(saved, Dictionary):
         return of_state_dict(saved)
     if isinstance(saved, Instance):
@@ -131,13 +144,38 @@ def _named_tensors(archive: TorchArchive, storages: Mapping[str, Member], limits
     raise InvalidFile(f"the file holds {describe(saved)}; expected a state_dict, a module or TorchScript")
 
 
-def _script_tensors(archive: TorchArchive, storages: Mapping[str, Member], limits: Limits) -> Iterator[Named]:
+def _module_tensors(archive: TorchArchive, storages: Mapping[str, Member], limits: Limits) -> Iterator[Named]:
+    if archive.is_script:
+        return _script_walk(archive, storages, limits)
+    saved = _saved(archive, storages, limits)
+    if not isinstance(saved, Instance):
+        raise InvalidFile(f"the file holds {describe(saved)}; expected a module or TorchScript")
+    return Walk(parts_of_module, limits).visit(saved)
+
+
+def _bare_tensor(archive: TorchArchive, storages: Mapping[str, Member], limits: Limits) -> Iterator[Named]:
+    saved = None if archive.is_script else _saved(archive, storages, limits)
+    if not isinstance(saved, TensorView):
+        held = "TorchScript" if archive.is_script else describe(saved)
+        raise InvalidFile(f"the file holds {held}; expected one tensor by itself")
+    yield Named("tensor", saved, None)
+
+
+def _saved(archive: TorchArchive, storages: Mapping[str, Member], limits: Limits) -> object:
+    return read_pickle(archive.content("data.pkl"), SavedVocabulary(storages, limits.torch_classes), limits)
+
+
+def _script_walk(archive: TorchArchive, storages: Mapping[str, Member], limits: Limits) -> Iterator[Named]:
     vocabulary = ScriptVocabulary(storages)
     saved = read_pickle(archive.content("data.pkl"), vocabulary, limits)
     if not isinstance(saved, Instance):
         raise InvalidFile(f"the TorchScript file holds {describe(saved)}; expected a module")
     declared = declared_in(archive.sources(), vocabulary.classes, limits)
-    tensors = Walk(partial(parts_of_script, declared=declared), limits).visit(saved)
+    return Walk(partial(parts_of_script, declared=declared), limits).visit(saved)
+
+
+def _script_tensors(archive: TorchArchive, storages: Mapping[str, Member], limits: Limits) -> Iterator[Named]:
+    tensors = _script_walk(archive, storages, limits)
     first = next(tensors, None)
     if first is None:
         raise InvalidFile(

@@ -15,7 +15,7 @@ from folkmoot.server.registry.contents import Contents, template_bytes
 from folkmoot.server.registry.downloads import EXCHANGE, offered
 from folkmoot.server.registry.models import Model
 from folkmoot.server.trainings.history import Step
-from folkmoot.server.trainings.lineage import Ancestor
+from folkmoot.server.trainings.lineage import Ancestor, Lineage
 from folkmoot.server.trainings.models import Round, Update
 from folkmoot.tensors.formats import FORMATS
 from folkmoot.tensors.schema import TensorSpec
@@ -88,6 +88,10 @@ class TemplateSerializer(serializers.Serializer):
         return template_bytes(model)
 
 
+def _template(model: Model) -> dict[str, Any] | None:
+    return TemplateSerializer(model).data if model.template_sha256 else None
+
+
 class ContentsSerializer(serializers.Serializer):
     """The tensors of a model; `stats`, a summary of layers, is null where none can be made."""
 
@@ -111,13 +115,17 @@ class ContentsSerializer(serializers.Serializer):
 class MetadataSerializer(ContentsSerializer, ModelSerializer):
     """A model with its tensors and its file."""
 
-    template = TemplateSerializer(source="*")
+    template = serializers.SerializerMethodField()
     tied = serializers.ListField(
         child=serializers.ListField(child=serializers.CharField()), help_text="Names of one and the same tensor."
     )
 
     class Meta(ModelSerializer.Meta):
         fields = (*ModelSerializer.Meta.fields, "stats", "template", "tensors", "totals", "tied")
+
+    @extend_schema_field(TemplateSerializer(allow_null=True))
+    def get_template(self, model: Model) -> dict[str, Any] | None:
+        return _template(model)
 
 
 class LocalMetadataSerializer(ContentsSerializer, LocalModelSerializer):
@@ -208,6 +216,10 @@ class LineageSerializer(serializers.Serializer):
     """A model, those that it descends from, the nearest first, and those that descend from it."""
 
     model = RelativeSerializer()
-    template = TemplateSerializer(source="model")
+    template = serializers.SerializerMethodField()
     ancestors = AncestorSerializer(many=True)
     descendants = RelativeSerializer(many=True)
+
+    @extend_schema_field(TemplateSerializer(allow_null=True))
+    def get_template(self, lineage: Lineage) -> dict[str, Any] | None:
+        return _template(lineage.model)

@@ -6,24 +6,28 @@ import base64
 import re
 from collections.abc import Iterable
 from typing import Any
+from uuid import UUID
 
 from django.conf import settings
 from drf_spectacular.utils import PolymorphicProxySerializer, extend_schema_field
 from rest_framework import serializers
+from rest_framework.reverse import reverse
 
-from folkmoot.errors import InvalidValue, NotAvailableYet
+from folkmoot.errors import InvalidValue
 from folkmoot.server.api.serializers.flat import FlatSerializer, missing, whole
-from folkmoot.server.registry.models import Metric, Model
+from folkmoot.server.registry.models import Kind, Metric, Model
 from folkmoot.server.registry.services import checked_metrics
+from folkmoot.server.trainings.creation import as_uuid
 from folkmoot.server.trainings.models import Update
 
 MAX_ROUND = 10**6
 MAX_DIMENSIONS = 32
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+MAX_MEMBERS = 1000
 
 
 class ModelSerializer(serializers.ModelSerializer):
-    """A model without its weights."""
+    """A model without its weights; `preprocessing` is where that file can be had."""
 
     preprocessing = serializers.SerializerMethodField()
     has_preprocessing = serializers.SerializerMethodField()
@@ -42,12 +46,44 @@ class ModelSerializer(serializers.ModelSerializer):
         )
         read_only_fields = fields
 
-    # The seed's clients read these two; models with a preprocessing part are refused as they come in.
+    @extend_schema_field({"type": "string", "format": "uri", "nullable": True})
     def get_preprocessing(self, model: Model) -> str | None:
-        return None
+        return self._address(model, "model-preprocessing") if model.preprocessing_sha256 else None
 
     def get_has_preprocessing(self, model: Model) -> bool:
-        return False
+        return bool(model.preprocessing_sha256)
+
+    def _address(self, model: Model, name: str) -> str:
+        return reverse(name, kwargs={"pk": model.pk}, request=self.context.get("request"))
+
+
+class EnsembleSerializer(ModelSerializer):
+    """A model that is the mean of others."""
+
+    models = serializers.SerializerMethodField()
+
+    class Meta(ModelSerializer.Meta):
+        fields = (*ModelSerializer.Meta.fields, "models")
+
+    @extend_schema_field({"type": "array", "items": {"type": "string", "format": "uuid"}})
+    def get_models(self, model: Model) -> list[str]:
+        return [str(each.member_id) for each in model.memberships.all()]
+
+
+class SwagModelSerializer(ModelSerializer):
+    """A model with the moments of its parameters, which are null until a round has collected them."""
+
+    swag_first_moment = serializers.SerializerMethodField()
+    swag_second_moment = serializers.SerializerMethodField()
+
+    class Meta(ModelSerializer.Meta):
+        fields = (*ModelSerializer.Meta.fields, "swag_first_moment", "swag_second_moment")
+
+    def get_swag_first_moment(self, model: Model) -> str | None:
+        return None
+
+    def get_swag_second_moment(self, model: Model) -> str | None:
+        return None
 
 
 class LocalModelSerializer(serializers.ModelSerializer):
@@ -64,14 +100,16 @@ class LocalModelSerializer(serializers.ModelSerializer):
         read_only_fields = fields
 
 
+_KINDS = {Kind.GLOBAL: ModelSerializer, Kind.SWAG: SwagModelSerializer, Kind.MEAN: EnsembleSerializer}
 ANY_MODEL = PolymorphicProxySerializer(
-    "AnyModel", [ModelSerializer, LocalModelSerializer], resource_type_field_name=None, many=True
+    "AnyModel", [*_KINDS.values(), LocalModelSerializer], resource_type_field_name=None, many=True
 )
 
 
 def shown(models: Iterable[Model], updates: Iterable[Update], context: dict[str, Any]) -> list[dict[str, Any]]:
-    """Models of both kinds in one list, the local ones at its end."""
-    globally = ModelSerializer(models, many=True, context=context).data
+    """Models of all kinds in one list, the local ones at its end."""
+    kinds = {kind: serializer(context=context) for kind, serializer in _KINDS.items()}
+    globally = [kinds[Kind(model.type)].to_representation(model) for model in models]
     return [*globally, *LocalModelSerializer(updates, many=True, context=context).data]
 
 
@@ -102,8 +140,8 @@ def _file(field: str) -> serializers.FileField:
     return serializers.FileField(error_messages=messages, allow_empty_file=True)
 
 
-class ModelFieldsSerializer(FlatSerializer):
-    """What is said about a model whose file comes by itself."""
+class DescriptionSerializer(FlatSerializer):
+    """What is said about a model of any kind."""
 
     name = serializers.CharField(max_length=255, error_messages=missing("name"), validators=[one_line])
     description = serializers.CharField(max_length=10_000, error_messages=missing("description"))
@@ -111,14 +149,17 @@ class ModelFieldsSerializer(FlatSerializer):
         child=DimensionField(allow_null=True), required=False, max_length=MAX_DIMENSIONS
     )
     round = serializers.IntegerField(default=0, **whole("round", 0, MAX_ROUND))
-    type = serializers.ChoiceField(("GLOBAL", "SWAG", "MEAN"), default="GLOBAL")
-    model_preprocessing_file = serializers.FileField(required=False)
+    type = serializers.ChoiceField(Kind.choices, default=Kind.GLOBAL)
+
+
+class ModelFieldsSerializer(DescriptionSerializer):
+    """What is said about a model whose file comes by itself."""
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
-        if attrs.pop("type") != "GLOBAL":
-            raise NotAvailableYet("models of type SWAG and MEAN are not available yet")
-        if attrs.pop("model_preprocessing_file", None) is not None:
-            raise NotAvailableYet("model_preprocessing_file is not available yet")
+        if attrs["type"] == Kind.MEAN:
+            raise InvalidValue("a MEAN model has no file; post it as JSON with `models`, the ids of its members")
+        if "model_preprocessing_file" in self.initial_data and "model_preprocessing_file" not in self.fields:
+            raise InvalidValue("send model_preprocessing_file to models/<id>/preprocessing/ once the model is there")
         return attrs
 
 
@@ -126,6 +167,36 @@ class ModelUploadSerializer(ModelFieldsSerializer):
     """A model file with its name."""
 
     model_file = _file("model_file")
+    model_preprocessing_file = serializers.FileField(required=False, allow_empty_file=True, source="preprocessing")
+
+
+class PreprocessingSerializer(FlatSerializer):
+    """A torch module or TorchScript that inputs go through first."""
+
+    model_preprocessing_file = _file("model_preprocessing_file")
+
+
+class ModelIdField(serializers.CharField):
+    """The id of a model; whether it is there is asked later, in the same words."""
+
+    def to_internal_value(self, data: Any) -> UUID:
+        text = super().to_internal_value(data)
+        known = as_uuid(text)
+        if known is None:
+            raise InvalidValue(f"Model {text[:100]} not found.", code="not_found")
+        return known
+
+
+class EnsembleCreationSerializer(DescriptionSerializer):
+    """The ids of models of which the new one is the mean."""
+
+    models = serializers.ListField(
+        child=ModelIdField(), min_length=1, max_length=MAX_MEMBERS, source="members", error_messages=missing("models")
+    )
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        del attrs["type"]
+        return attrs
 
 
 class MetricsSerializer(FlatSerializer):

@@ -11,6 +11,9 @@ from rest_framework.viewsets import GenericViewSet
 from folkmoot.errors import NotFound
 from folkmoot.server.trainings.creation import as_uuid
 
+DETAIL = {"type": "object", "properties": {"detail": {"type": "string"}}}
+"""In the schema: an answer that is one sentence."""
+
 
 class ResourceViewSet(GenericViewSet):
     """Detail routes look among all rows: an unknown or malformed id is 404, someone else's object 403."""

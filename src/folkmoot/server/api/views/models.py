@@ -19,7 +19,7 @@ from rest_framework.response import Response
 
 from folkmoot.server.api.downloads import model_response
 from folkmoot.server.api.parsers import FormParser, JSONParser, MultiPartParser
-from folkmoot.server.api.permissions import MayReportMetrics, MaySeeModel
+from folkmoot.server.api.permissions import MayReportMetrics, MaySeeModel, OwnsModel, OwnsModelOrSteers
 from folkmoot.server.api.raw_bodies import MEDIA_TYPE, receive_body
 from folkmoot.server.api.serializers.model_files import (
     CheckpointSerializer,
@@ -30,24 +30,29 @@ from folkmoot.server.api.serializers.model_files import (
 )
 from folkmoot.server.api.serializers.models import (
     ANY_MODEL,
+    EnsembleCreationSerializer,
     MetricSerializer,
     MetricsSerializer,
     ModelSerializer,
     ModelUploadSerializer,
+    PreprocessingSerializer,
     UpdateFieldsSerializer,
     UpdateSerializer,
     shown,
 )
 from folkmoot.server.api.targets import Answer, model_accepted, update_accepted
-from folkmoot.server.api.views.base import ResourceViewSet
+from folkmoot.server.api.views.base import DETAIL, ResourceViewSet
 from folkmoot.server.faults import fault_point
 from folkmoot.server.registry import services
-from folkmoot.server.registry.models import Model
+from folkmoot.server.registry.ensembles import create_ensemble
+from folkmoot.server.registry.models import Kind, Model
+from folkmoot.server.registry.preprocessing import preprocessing_of, set_preprocessing
 from folkmoot.server.storage.upload import IncomingFile
 from folkmoot.server.trainings import lifecycle, local_models, submissions
 from folkmoot.server.trainings.history import history_of
 from folkmoot.server.trainings.lineage import lineage_of, models_of
 from folkmoot.server.trainings.models import Update
+from folkmoot.server.trainings.removal import remove_model
 
 DIGEST_HEADER = OpenApiParameter(
     "X-Content-SHA256", OpenApiTypes.STR, OpenApiParameter.HEADER, description="SHA-256 of `model_file`, in hexadecimal"
@@ -62,10 +67,15 @@ CONDITIONS = [
 ]
 
 
+OWN_PERMISSIONS = {
+    "destroy": OwnsModelOrSteers,
+    "report_metrics": MayReportMetrics,
+    "set_preprocessing": OwnsModel,
+}
 ANY_METADATA = PolymorphicProxySerializer(
     "AnyMetadata", [MetadataSerializer, LocalMetadataSerializer], resource_type_field_name=None
 )
-LOCAL_TOO = ("retrieve", "metadata")
+LOCAL_TOO = ("retrieve", "metadata", "destroy")
 """Actions whose path may have the id of a local model."""
 
 
@@ -79,7 +89,7 @@ class ModelViewSet(ResourceViewSet):
 
     def get_queryset(self) -> QuerySet[Model]:
         models = models_of(self.request.user) if self.action == "list" else Model.objects.all()
-        return models.order_by("created_at", "pk")
+        return models.prefetch_related("memberships").order_by("created_at", "pk")
 
     def find(self, pk: UUID) -> Model | Update | None:
         found = super().find(pk)
@@ -96,7 +106,10 @@ class ModelViewSet(ResourceViewSet):
 
     @extend_schema(request={"multipart/form-data": ModelUploadSerializer}, responses={201: OpenApiTypes.OBJECT})
     def create(self, request: Request) -> Response:
-        """Upload a model file; nothing in it is ever run."""
+        """Upload a model file, of which nothing is ever run; or name models of which this one is the mean."""
+        if isinstance(request.data, dict) and request.data.get("type") == Kind.MEAN:
+            fields = _validated(EnsembleCreationSerializer, request)
+            return self._response(model_accepted(create_ensemble(request.user, **fields)))
         fields = _validated(ModelUploadSerializer, request)
         incoming = _intact(fields.pop("model_file"), request)
         model = services.upload_model(incoming, owner=request.user, **fields)
@@ -111,6 +124,12 @@ class ModelViewSet(ResourceViewSet):
         model = self.get_object()
         wanted = _validated(DownloadSerializer, request.query_params)
         return model_response(request._request, local_models.download(model, **wanted))
+
+    @extend_schema(responses={200: DETAIL})
+    def destroy(self, request: Request, pk: str) -> Response:
+        """Remove the model with its files, unless something needs it; the history of its training stays."""
+        remove_model(self.get_object())
+        return Response({"detail": "Model removed!"})
 
     @extend_schema(
         operation_id="models_receive_update",
@@ -147,7 +166,25 @@ class ModelViewSet(ResourceViewSet):
         """What the model is, and what tensors it consists of."""
         model = self.get_object()
         kind = MetadataSerializer if isinstance(model, Model) else LocalMetadataSerializer
-        return Response(kind(model, context={"contents": local_models.contents(model)}).data)
+        context = {**self.get_serializer_context(), "contents": local_models.contents(model)}
+        return Response(kind(model, context=context).data)
+
+    @extend_schema(responses={(200, "application/octet-stream"): bytes})
+    @action(detail=True)
+    def preprocessing(self, request: Request, pk: str) -> HttpResponseBase:
+        """Download the module that inputs go through first."""
+        return model_response(request._request, preprocessing_of(self.get_object()))
+
+    @extend_schema(request={"multipart/form-data": PreprocessingSerializer}, responses={202: DETAIL})
+    @preprocessing.mapping.post
+    def set_preprocessing(self, request: Request, pk: str) -> Response:
+        """Upload the module that inputs go through first; it takes the place of an earlier one."""
+        model = self.get_object()
+        fields = _validated(PreprocessingSerializer, request)
+        set_preprocessing(model, fields["model_preprocessing_file"])
+        headers = self.location_of("model-preprocessing", model.pk)
+        # As the seed spells it.
+        return Response({"detail": "Proprocessing Model Upload Accepted"}, status.HTTP_202_ACCEPTED, headers=headers)
 
     @extend_schema(responses=CheckpointSerializer(many=True))
     @action(detail=True)
@@ -188,8 +225,8 @@ class ModelViewSet(ResourceViewSet):
         return Response(answer["body"], answer["status"], headers=headers)
 
     def get_permissions(self) -> Sequence[Any]:
-        if self.action == "report_metrics":
-            return [IsAuthenticated(), MayReportMetrics()]
+        if self.action in OWN_PERMISSIONS:
+            return [IsAuthenticated(), OWN_PERMISSIONS[self.action]()]
         if self.action in ("receive_update", "receive_raw_update"):
             # Who may send an update depends on its round, which the lifecycle knows.
             return [IsAuthenticated()]

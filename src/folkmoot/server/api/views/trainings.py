@@ -22,14 +22,12 @@ from folkmoot.server.api.serializers.trainings import (
     TrainingDetailSerializer,
     TrainingSerializer,
 )
-from folkmoot.server.api.views.base import ResourceViewSet
+from folkmoot.server.api.views.base import DETAIL, ResourceViewSet
 from folkmoot.server.trainings import lifecycle
 from folkmoot.server.trainings.creation import create_training, find_users
-from folkmoot.server.trainings.local_models import local_models, newest_local_models
+from folkmoot.server.trainings.local_models import global_models, local_models, newest_local_models
 from folkmoot.server.trainings.models import Training
 from folkmoot.server.trainings.options import unknown
-
-DETAIL = {"type": "object", "properties": {"detail": {"type": "string"}}}
 
 
 class TrainingViewSet(mixins.RetrieveModelMixin, mixins.ListModelMixin, ResourceViewSet):
@@ -93,14 +91,14 @@ class TrainingViewSet(mixins.RetrieveModelMixin, mixins.ListModelMixin, Resource
     def models(self, request: Request, pk: str) -> Response:
         """The global model, and the local ones that are not aggregated yet."""
         training = self.get_object()
-        return Response(shown([training.model], local_models(training), self.get_serializer_context()))
+        return Response(shown(global_models(training), local_models(training), self.get_serializer_context()))
 
     @extend_schema(responses=ANY_MODEL)
     @action(detail=True, url_path="models/latest", url_name="models-latest")
     def latest_models(self, request: Request, pk: str) -> Response:
         """The global model, and each participant's newest local one."""
         training = self.get_object()
-        return Response(shown([training.model], newest_local_models(training), self.get_serializer_context()))
+        return Response(shown(global_models(training), newest_local_models(training), self.get_serializer_context()))
 
     def get_permissions(self) -> list[Any]:
         if self.action == "destroy":
