@@ -13,6 +13,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from folkmoot.server.registry import services
+from folkmoot.server.registry.contents import contents_of
 from folkmoot.server.registry.models import Model
 from folkmoot.server.trainings import lifecycle
 from folkmoot.server.trainings.models import Update
@@ -256,6 +257,7 @@ def test_each_tensor_has_its_size(make_model, ask, tensors_file):
         {"name": "b", "dtype": "F16", "shape": [1], "num_parameters": 1, "num_bytes": 2, "trainable": None},
     ]
     assert shown["totals"] == {"num_tensors": 2, "num_parameters": 4, "num_trainable": None, "num_bytes": 14}
+    assert contents_of(model).num_trainable is None
     assert shown["stats"] is None
 
 

@@ -63,7 +63,6 @@ class PartialFile:
 
     def _write(self, response: httpx2.Response, start: int) -> None:
         with self._part.open("r+b" if start else "wb") as file:
-            file.truncate(start)
             file.seek(start)
             # As the network brings them: what is gathered first is lost when the line breaks.
             for chunk in response.iter_bytes():
