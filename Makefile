@@ -11,7 +11,7 @@ export PIP_BUILD_CONSTRAINT := constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DELETE_ON_ERROR:
-.PHONY: help demo serve test lint bench docs constraints clean
+.PHONY: help demo serve test fuzz lint bench docs constraints clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -24,6 +24,9 @@ serve: .venv/.installed-demo  ## start a hub on this machine; ARGS="--port 9000"
 
 test: .venv/.installed-dev  ## run all tests, on all cores; ARGS="-k words" and so on
 	@$(BIN)/pytest -n logical --dist worksteal $(ARGS)
+
+fuzz: .venv/.installed-dev  ## spoil files for every reader of them, a minute each; ARGS="--seconds 600" and so on
+	@$(BIN)/python tests/fuzz/run.py $(ARGS)
 
 lint: .venv/.installed-dev  ## style, types and the direction of imports
 	@$(BIN)/ruff check .

@@ -17,22 +17,25 @@ SECRET = b"canary-5d1f0c-nobody-is-to-see-this-outside"
 
 
 class Row(NamedTuple):
-    """The codes that it may be refused with (None: it is taken in), and how to make the file."""
+    """The codes that it may be refused with (None: it is taken in), and the file, or how to make it if that is work."""
 
     codes: tuple[str | None, ...]
-    build: Callable[[], bytes]
+    content: bytes | Callable[[], bytes]
+
+    def build(self) -> bytes:
+        return self.content() if callable(self.content) else self.content
 
 
 def refused(code: str, content: bytes | Callable[[], bytes]) -> Row:
-    return Row((code,), content if callable(content) else lambda: content)
+    return Row((code,), content)
 
 
 def accepted(content: bytes | Callable[[], bytes]) -> Row:
     """Sound, if unusual: it is stored, and nothing in it is run."""
-    return Row((None,), content if callable(content) else lambda: content)
+    return Row((None,), content)
 
 
 def either(content: bytes | Callable[[], bytes]) -> Row:
     """Broken in a way that may leave it sound: taken in, or refused as no valid file."""
     codes = (None, "invalid_file", "too_large", "unsupported_container", "non_finite")
-    return Row(codes, content if callable(content) else lambda: content)
+    return Row(codes, content)
