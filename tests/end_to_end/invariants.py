@@ -9,7 +9,7 @@ import sqlite3
 import tempfile
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from itertools import groupby
+from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -52,6 +52,7 @@ class Tables:
         self.rounds = rows("SELECT * FROM trainings_round ORDER BY training_id, number")
         self.cohorts = rows("SELECT * FROM trainings_round_cohort")
         self.updates = rows("SELECT * FROM trainings_update")
+        self.handovers = rows("SELECT * FROM trainings_handover")
         self.models = rows("SELECT * FROM registry_model")
         self.checkpoints = rows("SELECT * FROM registry_checkpoint ORDER BY model_id, round")
         self.events = rows("SELECT * FROM outbox_event ORDER BY id")
@@ -98,9 +99,13 @@ def _check_rounds(tables: Tables, training: Row, *, failed: bool) -> None:
     now = datetime.now(UTC)
     overdue = [each for each in open_ones if each["state"] != "AGGREGATING" and _utc(each["closes_at"]) + GRACE < now]
     assert not overdue, overdue
-    for kind, states in (("round_full", ("AGGREGATING", "TESTING", "CLOSED")), ("round_closed", ("CLOSED",))):
-        told = [event["payload"]["round"] for event in tables.events_of(training, kind)]
-        assert told == [each["number"] for each in rounds if each["state"] in states], (kind, told)
+    told = {
+        kind: [event["payload"]["round"] for event in tables.events_of(training, kind)]
+        for kind in ("round_full", "round_closed")
+    }
+    assert told["round_closed"] == [each["number"] for each in rounds if each["state"] == "CLOSED"], told
+    full = [each for each in rounds if each["state"] in ("AGGREGATING", *AGGREGATED_ROUND_STATES)]
+    assert told["round_full"] == [each["number"] for each in full if not _is_passed_on(each)], told
     received = len(tables.events_of(training, "update_received"))
     assert received == sum(len(tables.updates_in(each)) for each in rounds), received
     assert len(tables.events_of(training, "training_finished")) == (training["state"] == "C")
@@ -110,7 +115,9 @@ def _check_aggregates(tables: Tables, training: Row, place: Place) -> None:
     """I1 and I2: each round's checkpoint is, byte for byte, what its updates make of the checkpoint before."""
     checkpoints = {each["round"]: each for each in tables.checkpoints if each["model_id"] == training["model_id"]}
     strategy = find_strategy(training["aggregation_method"], training["options"].get("aggregation", {}))
-    aggregated = [each for each in tables.rounds_of(training) if each["state"] in AGGREGATED_ROUND_STATES]
+    done = [each for each in tables.rounds_of(training) if each["state"] in AGGREGATED_ROUND_STATES]
+    _check_chain(tables, training)
+    aggregated = [each for each in done if not _is_passed_on(each)]
     for current in aggregated:
         updates = tables.updates_in(current)
         cohort = {each["user_id"] for each in tables.cohorts if each["round_id"] == current["id"]}
@@ -121,7 +128,8 @@ def _check_aggregates(tables: Tables, training: Row, place: Place) -> None:
             base = Path(folder, "base")
             # Of an update's tensors: not all of the model's need travel.
             schema = TensorFile.open(inputs[0].path).schema
-            write_tensors(base, Selected(_tensors_of(checkpoints[current["number"]], place), schema))
+            begun_with = max(number for number in checkpoints if number <= current["number"])
+            write_tensors(base, Selected(_tensors_of(checkpoints[begun_with], place), schema))
             expected = aggregate_files(strategy, base, inputs, Path(folder, "expected")).sha256
         assert checkpoints[current["number"] + 1]["sha256"] == expected, f"round {current['number']}"
     model = next(each for each in tables.models if each["id"] == training["model_id"])
@@ -130,12 +138,39 @@ def _check_aggregates(tables: Tables, training: Row, place: Place) -> None:
         assert model["round"] == aggregated[-1]["number"] + 1
 
 
+def _is_passed_on(current: Row) -> bool:
+    """In daisy chaining: the round's updates were handed to others, and not aggregated."""
+    return current["state"] == "CLOSED" and current["aggregated_at"] is None
+
+
+def _period_of(tables: Tables, model_id: str) -> int:
+    """How many rounds make a checkpoint."""
+    training = next((each for each in tables.trainings if each["model_id"] == model_id), None)
+    return max(training["options"].get("daisy_chain_period", 1), 1) if training else 1
+
+
+def _check_chain(tables: Tables, training: Row) -> None:
+    """I1 for daisy chaining: what is passed on is handed over in the next round, once to each, none its own."""
+    period = _period_of(tables, training["model_id"])
+    rounds = tables.rounds_of(training)
+    for place, (current, following) in enumerate(pairwise(rounds), start=1):
+        dealt = [each for each in tables.handovers if each["round_id"] == following["id"]]
+        assert bool(dealt) == _is_passed_on(current) == (place % period > 0), current
+        owners = {update["id"]: update["participant_id"] for update in tables.updates_in(current)}
+        cohort = {each["user_id"] for each in tables.cohorts if each["round_id"] == following["id"]}
+        assert not dealt or cohort <= {each["participant_id"] for each in dealt}
+        assert all(owners[each["update_id"]] != each["participant_id"] for each in dealt) or len(owners) == 1
+        if dealt and cohort == set(owners.values()):
+            assert len({each["update_id"] for each in dealt}) == len(owners), "a local model was lost on its way"
+
+
 def _check_checkpoints(tables: Tables, place: Place) -> None:
     """I2 and I5: one a round, finite, with the tensors of the first."""
     for model, group in groupby(tables.checkpoints, key=lambda each: each["model_id"]):
         checkpoints = list(group)
         rounds = [each["round"] for each in checkpoints]
-        assert rounds == list(range(rounds[0], rounds[0] + len(rounds))), (model, rounds)
+        period = _period_of(tables, model)
+        assert rounds == [rounds[0] + period * number for number in range(len(rounds))], (model, rounds)
         opened = [_tensors_of(each, place) for each in checkpoints]
         assert all(np.isfinite(tensor).all() for tensors in opened for tensor in tensors.values())
         assert all(Schema.of(tensors) == Schema.of(opened[0]) for tensors in opened)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from harness import Observer, Participants, finish, play_round, seeded_dice, wait_until
+from harness import Observer, Participants, finish, play_round, seeded_dice, trained, wait_until
 from invariants import read
+
+from folkmoot.tensors import open_tensors
 
 ROUNDS = 2
 POINTS = (
@@ -143,3 +145,54 @@ def test_an_update_whose_answer_was_lost_with_the_server_is_not_trained_again(wo
         world.wait_for_end(training_id)
 
     assert participants.trained == {account.name: [0, 1] for account in accounts}
+
+
+CHAIN_POINTS = (
+    # The second round, in which everybody begins with another's local model, is announced.
+    "round_opened.claimed:2",
+    "round_opened.before_notify:2",
+    # The last update of a round between comes in, and with it the next round opens.
+    "upload.before_commit:3",
+    "upload.after_commit:3",
+    # The first update that goes to a local model, and the aggregation at the end of the chain.
+    "upload.before_commit:4",
+    "round_full.claimed",
+    "round_full.summed",
+    "round_full.after_commit",
+)
+
+
+@pytest.mark.parametrize("point", CHAIN_POINTS)
+def test_a_server_killed_while_local_models_wander_loses_and_doubles_none(world, point):
+    accounts = world.participants(3)
+    world.server.start(fault=point)
+    training_id = world.create_training(accounts, rounds=2, daisy_chain_period=2)
+    with Participants(world, accounts) as participants, Observer(world, training_id):
+        world.start_on_a_dying_server(training_id)
+        world.server.wait_for_death()
+        world.server.start()
+        training = world.wait_for_end(training_id)
+
+    assert [len(each["arrived"]) for each in training["rounds"]] == [3] * 4
+    assert participants.trained == {account.name: [0, 1, 2, 3] for account in accounts}
+    assert_each_update_was_trained_from_what_was_handed_over(world, training_id)
+
+
+def assert_each_update_was_trained_from_what_was_handed_over(world, training_id):
+    updates = {each["id"]: each for each in read(world.place, "SELECT * FROM trainings_update")}
+    numbers = {each["id"]: each["number"] for each in read(world.place, "SELECT * FROM trainings_round")}
+    names = {account.id: account.name for account in world.accounts.values()}
+    handed_over = {
+        (each["round_id"], each["participant_id"]): tensors(world, updates[each["update_id"]])
+        for each in read(world.place, "SELECT * FROM trainings_handover")
+    }
+    for update in updates.values():
+        number = numbers[update["round_id"]]
+        own = handed_over.get((update["round_id"], update["participant_id"]))
+        expected = trained(own or world.weights(training_id, number)[0], names[update["participant_id"]], number)
+        for name, tensor in tensors(world, update).items():
+            np.testing.assert_array_equal(tensor, expected[name])
+
+
+def tensors(world, update):
+    return dict(open_tensors(world.place.blobs / update["sha256"][:2] / update["sha256"]))

@@ -26,6 +26,7 @@ TRAINING = {
 }
 ROUND = {
     ("OPEN", "fill"): "AGGREGATING",
+    ("OPEN", "relay"): "CLOSED",
     ("OPEN", "retry"): "OPEN",
     ("OPEN", "fail"): "FAILED",
     ("AGGREGATING", "test"): "TESTING",

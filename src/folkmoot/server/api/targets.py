@@ -17,6 +17,7 @@ from folkmoot.server.registry.models import Model
 from folkmoot.server.storage.upload import IncomingFile
 from folkmoot.server.trainings import submissions
 from folkmoot.server.trainings.creation import as_uuid
+from folkmoot.server.trainings.models import Update
 from folkmoot.server.uploads.models import Upload
 
 Answer = dict[str, Any]
@@ -29,7 +30,7 @@ def model_accepted(model: Model) -> Answer:
     return {"status": status.HTTP_201_CREATED, "body": body, "model": str(model.pk)}
 
 
-def update_accepted(update_id: object, model: Model, *, is_new: bool) -> Answer:
+def update_accepted(update_id: object, model: Model | Update, *, is_new: bool) -> Answer:
     """The answer to whoever has sent an update."""
     body = {"detail": "Model Update Accepted", "update_id": str(update_id)}
     code = status.HTTP_201_CREATED if is_new else status.HTTP_200_OK
@@ -89,9 +90,9 @@ class UpdateTarget:
         update, is_new = submissions.submit(model, upload.owner, incoming, **fields)
         return update_accepted(update.pk, model, is_new=is_new)
 
-    def _model(self) -> Model | None:
+    def _model(self) -> Model | Update | None:
         known = as_uuid(self.model_id)
-        return Model.objects.filter(pk=known).first() if known else None
+        return submissions.find_target(known) if known else None
 
 
 def _validated(kind: type[serializers.Serializer], fields: dict[str, Any]) -> dict[str, Any]:

@@ -17,9 +17,13 @@ from folkmoot.server.trainings.exchange import check_patterns
 from folkmoot.server.trainings.models import Participation, Training
 from folkmoot.server.trainings.options import Options
 
+MAX_ROUNDS = 10**6
+
 
 @transaction.atomic
-def create_training(actor: User, *, model_id: str, clients: Iterable[str], **fields: Any) -> Training:
+def create_training(
+    actor: User, *, model_id: str, clients: Iterable[str], target_num_updates: int, **fields: Any
+) -> Training:
     """Make a training of one's own model; a model that another training uses is cloned.
 
     Raises InvalidValue for a model or a user that is not there, NotAllowed for someone else's model.
@@ -38,10 +42,19 @@ def create_training(actor: User, *, model_id: str, clients: Iterable[str], **fie
         check_patterns(model, patterns)
     if Training.objects.filter(model=model).exists():
         model = services.clone(model)
-    training = Training.objects.create(actor=actor, model=model, **fields)
+    rounds = _num_rounds(target_num_updates, Options.of(fields["options"]))
+    training = Training.objects.create(actor=actor, model=model, target_num_updates=rounds, **fields)
     Participation.objects.bulk_create(Participation(training=training, user=user) for user in users)
     record(training.pk, "training_created", _facts(training))
     return training
+
+
+def _num_rounds(target_num_updates: int, options: Options) -> int:
+    """In daisy chaining an update of the global model takes several rounds."""
+    rounds = target_num_updates * max(options.daisy_chain_period, 1)
+    if rounds > MAX_ROUNDS:
+        raise InvalidValue(f"the training would have {rounds:,} rounds; at most {MAX_ROUNDS:,} are taken")
+    return rounds
 
 
 def find_users(ids: Iterable[str]) -> list[User]:

@@ -5,26 +5,30 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from folkmoot.errors import InvalidValue
+from folkmoot.server.accounts.models import User
 from folkmoot.server.registry import checkpoints
 from folkmoot.server.registry.intake import Expected
 from folkmoot.server.registry.models import Checkpoint, Model
-from folkmoot.server.trainings.models import Training
+from folkmoot.server.trainings.models import Handover, Training
 from folkmoot.tensors.encodings import Base
 from folkmoot.tensors.layers import Selected
 from folkmoot.tensors.schema import Schema
 from folkmoot.tensors.selection import select, without_match
 
 
-def expected_update(training: Training, round: int) -> Expected:
-    """What an update of the training must be in this round, which is open."""
+def expected_update(training: Training, participant: User, round: int) -> Expected:
+    """What the participant's update must be in this round, which is open."""
     model = schema_of(training.model)
     wanted = travelling(training, model)
-    base = _begun_with(training, wanted, round) if training.settings.encoding else None
+    base = _begun_with(training, participant, wanted, round) if training.settings.encoding else None
     return Expected(wanted, model, training.model.tied, base)
 
 
-def _begun_with(training: Training, wanted: Schema, round: int) -> Base:
-    """The tensors that travel, as the participants have them when the round begins."""
+def _begun_with(training: Training, participant: User, wanted: Schema, round: int) -> Base:
+    """The tensors that travel, as the participant has them when the round begins."""
+    sent = Handover.objects.filter(round__training=training, round__number=round, participant=participant)
+    if handover := sent.select_related("update").first():
+        return Base(handover.update.sha256, checkpoints.open_blob(handover.update.sha256))
     checkpoint = training.model.checkpoints.get(round=round)
     own = checkpoints.open_blob(checkpoint.sha256)
     if own.schema == wanted:

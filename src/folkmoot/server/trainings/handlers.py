@@ -36,16 +36,11 @@ def announce_round(event: Event) -> None:
     missing = list(current.missing().values_list("pk", flat=True))
     started = Message(NotificationType.TRAINING_START, event.subject, {"global_model_uuid": _model_id(current)})
     deliver(started, missing)
-    body = {
-        "round": current.number,
-        "attempt": current.attempt,
-        "global_model_uuid": _model_id(current),
-        **current.training.settings.for_participants(),
-    }
-    asked = Message(
-        NotificationType.UPDATE_ROUND_START, event.subject, body, round=current.number, attempt=current.attempt
-    )
-    deliver(asked, missing)
+    sent = dict(current.handovers.values_list("participant", "update"))
+    deliver(_round_start(current, current.training.model_id), [each for each in missing if each not in sent])
+    for participant in missing:
+        if participant in sent:
+            deliver(_round_start(current, sent[participant]), [participant])
 
 
 @handles("round_full", give_up=fail_training)
@@ -108,6 +103,18 @@ def mind_rejection(event: Event) -> None:
         lifecycle.remove_participants(training, users, reason="its endpoint rejected the round")
     elif facts["type"] == NotificationType.MODEL_TEST_ROUND:
         lifecycle.excuse_from_test(training.pk, recipient, round=facts["round"])
+
+
+def _round_start(current: Round, model_id: UUID) -> Message:
+    """What asks for an update to this model, the global one or another's local one."""
+    body = {
+        "round": current.number,
+        "global_model_uuid": str(model_id),
+        "attempt": current.attempt,
+        **current.training.settings.for_participants(),
+    }
+    kind = NotificationType.UPDATE_ROUND_START
+    return Message(kind, current.training_id, body, round=current.number, attempt=current.attempt)
 
 
 def _locked_round(event: Event, *, state: RoundState, number: int) -> Round | None:

@@ -24,6 +24,7 @@ from folkmoot.server.outbox.events import record
 from folkmoot.server.registry.intake import StoredFile, StoredUpdate
 from folkmoot.server.registry.models import Metric, Model, Phase
 from folkmoot.server.registry.services import add_checkpoint, note_metrics
+from folkmoot.server.trainings import daisy_chain
 from folkmoot.server.trainings.models import Participation, Round, Training, Update
 from folkmoot.server.trainings.transitions import RoundEvent, TrainingEvent, next_round_state, next_training_state
 
@@ -267,6 +268,7 @@ def _open_round(training: Training, *, number: int) -> None:
         return
     opened = Round.objects.create(training=training, number=number, closes_at=_deadline(training))
     opened.cohort.set(cohort)
+    daisy_chain.hand_over(training, opened, [participant.pk for participant in cohort])
     record(training.pk, "round_opened", {"round": number})
 
 
@@ -295,10 +297,20 @@ def _fill_if_complete(training: Training, current: Round) -> None:
 
 
 def _fill(training: Training, current: Round) -> None:
+    settle(training.pk, UPDATE_ROUND_START, current.number)
+    if daisy_chain.passes_on(training, current):
+        _pass_on(training, current)
+        return
     _move_round(current, RoundEvent.FILL)
     current.save()
-    settle(training.pk, UPDATE_ROUND_START, current.number)
     record(training.pk, "round_full", {"round": current.number})
+
+
+def _pass_on(training: Training, current: Round) -> None:
+    _move_round(current, RoundEvent.RELAY)
+    current.save()
+    record(training.pk, "round_closed", {"round": current.number, "passed_on": True})
+    _open_round(training, number=current.number + 1)
 
 
 def _retry(training: Training, current: Round) -> None:
@@ -310,7 +322,7 @@ def _retry(training: Training, current: Round) -> None:
 
 
 def _is_tested(training: Training, current: Round) -> bool:
-    tests = training.settings.tests
+    tests = training.settings.tested
     return tests == "every_round" or (tests == "final" and _is_last(training, current))
 
 

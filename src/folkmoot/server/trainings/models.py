@@ -128,8 +128,11 @@ class UpdateQuerySet(models.QuerySet["Update"]):
         return self.filter(pending & known).select_related("round__training__model").defer("checksums")
 
     def visible_to(self, user: User) -> UpdateQuerySet:
-        """One's own, and those of trainings that one is the actor of; all of them for staff."""
-        return self if user.is_staff else self.filter(Q(participant=user) | Q(round__training__actor=user))
+        """One's own, those one was sent, and those of trainings that one is the actor of; all of them for staff."""
+        if user.is_staff:
+            return self
+        sent = Handover.objects.filter(participant=user).values("update")
+        return self.filter(Q(participant=user) | Q(round__training__actor=user) | Q(pk__in=sent))
 
 
 class Update(models.Model):
@@ -163,3 +166,19 @@ class Update(models.Model):
     def base_model(self) -> Model:
         """The global model that it is to become a part of."""
         return self.round.training.model
+
+
+class Handover(models.Model):
+    """In daisy chaining: the participant begins the round with this local model of another."""
+
+    id = models.BigAutoField(primary_key=True)
+    round = models.ForeignKey(Round, on_delete=models.CASCADE, related_name="handovers")
+    participant = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="+")
+    update = models.ForeignKey(Update, on_delete=models.CASCADE, related_name="handovers")
+
+    class Meta:
+        ordering = ("round", "participant")
+        constraints = (models.UniqueConstraint(fields=["round", "participant"], name="handover_once"),)
+
+    def __str__(self) -> str:
+        return f"{self.update_id} to {self.participant_id} in round {self.round_id}"

@@ -38,12 +38,18 @@ class Options:
     round_timeout: float = 86_400
     round_retries: int = 2
     min_updates: int | None = None
-    tests: str = "every_round"
+    tests: str = ""
     participants_may_steer: bool | None = None
     exchange: Sequence[str] = ()
     encoding: Mapping[str, Any] = field(default_factory=dict)
     local: Mapping[str, Any] = field(default_factory=dict)
     aggregation: Mapping[str, Any] = field(default_factory=dict)
+    daisy_chain_period: int = 0
+
+    @property
+    def tested(self) -> str:
+        """Which models are tested: that of every round, the final one, or none."""
+        return self.tests or ("final" if self.daisy_chain_period else "every_round")
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> Options:
@@ -58,6 +64,16 @@ class Options:
     def exchanged(self) -> dict[str, Any]:
         """What tells which tensors travel, where not all do."""
         return {"exchange": self.exchange} if self.exchange else {}
+
+
+def warnings(aggregation_method: str, given: Mapping[str, Any]) -> list[str]:
+    """What whoever creates a training may not have meant, a sentence each."""
+    found = [f"options.{name} has no meaning here; it is kept as it came" for name in unknown(given)]
+    if aggregation_method == "FedDC" and not given.get("daisy_chain_period"):
+        found.append("FedDC without options.daisy_chain_period is FedAvg: every round is aggregated")
+    if aggregation_method == "FedProx" and "proximal_mu" not in given.get("local", {}):
+        found.append("FedProx without options.local.proximal_mu leaves the proximal term to the participants")
+    return found
 
 
 def unknown(given: Mapping[str, Any]) -> list[str]:

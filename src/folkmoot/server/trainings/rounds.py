@@ -33,7 +33,7 @@ def aggregate(training_id: UUID, number: int) -> None:
     current = full.first()
     if current is None:
         return
-    base = current.training.model.checkpoints.get(round=current.number)
+    base = current.training.model.latest_checkpoint
     model = checkpoints.schema_of(base)
     travelling = exchange.travelling(current.training, model)
     with _draft() as draft, _begun_with(base, travelling) as start:

@@ -18,6 +18,8 @@ class TrainingEvent(StrEnum):
 class RoundEvent(StrEnum):
     FILL = "fill"
     """Enough updates are in."""
+    RELAY = "relay"
+    """Enough updates are in, and they wander on to other participants."""
     TEST = "test"
     """The next model is made, and is to be tested."""
     CLOSE = "close"
@@ -36,6 +38,7 @@ TRAINING_TRANSITIONS: dict[tuple[TrainingState, TrainingEvent], TrainingState] =
 
 ROUND_TRANSITIONS: dict[tuple[RoundState, RoundEvent], RoundState] = {
     (RoundState.OPEN, RoundEvent.FILL): RoundState.AGGREGATING,
+    (RoundState.OPEN, RoundEvent.RELAY): RoundState.CLOSED,
     (RoundState.OPEN, RoundEvent.RETRY): RoundState.OPEN,
     (RoundState.OPEN, RoundEvent.FAIL): RoundState.FAILED,
     (RoundState.AGGREGATING, RoundEvent.TEST): RoundState.TESTING,

@@ -42,8 +42,6 @@ class OptionsSerializer(serializers.Serializer):
             if name in data:
                 raise NotAvailableYet(f"options.{name} is not available yet")
         checked = super().to_internal_value(data)
-        if checked.get("daisy_chain_period"):
-            raise NotAvailableYet("options.daisy_chain_period is not available yet")
         Encoding.of(checked.get("encoding", {}))
         return {**data, **checked}
 

@@ -67,6 +67,7 @@ CONDITIONS = [
 ]
 
 
+UPDATING = ("receive_update", "receive_raw_update")
 OWN_PERMISSIONS = {
     "destroy": OwnsModelOrSteers,
     "report_metrics": MayReportMetrics,
@@ -92,6 +93,8 @@ class ModelViewSet(ResourceViewSet):
         return models.prefetch_related("memberships").order_by("created_at", "pk")
 
     def find(self, pk: UUID) -> Model | Update | None:
+        if self.action in UPDATING:
+            return submissions.find_target(pk)
         found = super().find(pk)
         if found is None and self.action in LOCAL_TOO:
             return Update.objects.local_models().filter(pk=pk).first()
@@ -215,7 +218,7 @@ class ModelViewSet(ResourceViewSet):
         answer = {"detail": "Model Metrics Upload Accepted", "model_id": str(model.pk)}
         return Response(answer, status.HTTP_201_CREATED, headers=self.location_of("model-metrics", model.pk))
 
-    def _submit(self, model: Model, incoming: IncomingFile, fields: dict[str, Any]) -> Response:
+    def _submit(self, model: Model | Update, incoming: IncomingFile, fields: dict[str, Any]) -> Response:
         update, is_new = submissions.submit(model, self.request.user, incoming, **fields)
         fault_point("upload.before_response")
         return self._response(update_accepted(update.pk, model, is_new=is_new))
@@ -227,7 +230,7 @@ class ModelViewSet(ResourceViewSet):
     def get_permissions(self) -> Sequence[Any]:
         if self.action in OWN_PERMISSIONS:
             return [IsAuthenticated(), OWN_PERMISSIONS[self.action]()]
-        if self.action in ("receive_update", "receive_raw_update"):
+        if self.action in UPDATING:
             # Who may send an update depends on its round, which the lifecycle knows.
             return [IsAuthenticated()]
         return super().get_permissions()

@@ -27,7 +27,7 @@ from folkmoot.server.trainings import lifecycle
 from folkmoot.server.trainings.creation import create_training, find_users
 from folkmoot.server.trainings.local_models import global_models, local_models, newest_local_models
 from folkmoot.server.trainings.models import Training
-from folkmoot.server.trainings.options import unknown
+from folkmoot.server.trainings.options import warnings
 
 
 class TrainingViewSet(mixins.RetrieveModelMixin, mixins.ListModelMixin, ResourceViewSet):
@@ -47,14 +47,13 @@ class TrainingViewSet(mixins.RetrieveModelMixin, mixins.ListModelMixin, Resource
 
     @extend_schema(request=TrainingCreationSerializer, responses={201: OpenApiTypes.OBJECT})
     def create(self, request: Request) -> Response:
-        """Create a training of one's own model; options that mean nothing to the server come back as warnings."""
+        """Create a training of one's own model; what may not have been meant comes back as warnings."""
         wanted = TrainingCreationSerializer(data=request.data)
         wanted.is_valid(raise_exception=True)
         training = create_training(request.user, **wanted.validated_data)
         answer: dict[str, Any] = {"detail": "Training created successfully!", "training_id": str(training.pk)}
-        warnings = [f"options.{name} has no meaning here; it is kept as it came" for name in unknown(training.options)]
-        if warnings:
-            answer |= {"warnings": warnings}
+        if found := warnings(training.aggregation_method, training.options):
+            answer |= {"warnings": found}
         return Response(answer, status.HTTP_201_CREATED, headers=self.location_of("training-detail", training.pk))
 
     @extend_schema(responses={200: DETAIL})
