@@ -135,7 +135,6 @@ def make_model(make_user):
     def make(owner=None, *, round=0, file=None, **tensors):
         incoming = IncomingFile("model")
         incoming.append(file or file_of(**(tensors or {"w": [0.0, 0.0]})))
-        incoming.sync()
         with incoming:
             return services.upload_model(incoming, owner=owner or make_user(), name="m", description="d", round=round)
 

@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from folkmoot.errors import Internal, TooLarge
 from folkmoot.tensors.array_blocks import Block
+from folkmoot.tensors.hashing import Sha256
 from folkmoot.tensors.header import Header, parse_header
 from folkmoot.tensors.limits import Limits
 from folkmoot.tensors.replacing import replacing
@@ -111,7 +112,7 @@ class TensorFileWriter:
         self.path = path
         self.schema = schema
         self.num_bytes = 0
-        self._digest = hashlib.sha256()
+        self._digest = Sha256()
 
     @property
     def sha256(self) -> str:
@@ -129,8 +130,7 @@ class TensorFileWriter:
         return self
 
     def write(self, buffer: ReadableBuffer) -> None:
-        self._digest.update(buffer)
-        self._file.write(buffer)
+        self._digest.update_during(lambda: self._file.write(buffer), buffer)
         self.num_bytes += memoryview(buffer).nbytes
 
     def __exit__(

@@ -74,6 +74,7 @@ def store_model(incoming: IncomingFile) -> StoredModel:
     with _canonical(incoming, tensors) as (draft, stored):
         if draft != incoming.path:
             get_storage().adopt(draft, stored.sha256)
+        incoming.sync()
         get_storage().adopt(incoming.path, incoming.sha256)
     return StoredModel(kind.NAME, stored, getattr(tensors, "tied", ()))
 
@@ -119,6 +120,7 @@ def _canonical(incoming: IncomingFile, tensors: Tensors) -> Iterator[tuple[Path,
     if isinstance(tensors, TensorFile) and tensors.is_canonical:
         for _ in blocks:
             pass
+        incoming.sync()
         yield incoming.path, StoredFile(incoming.sha256, incoming.size or 0, checksums.digest())
         return
     with _draft() as draft:

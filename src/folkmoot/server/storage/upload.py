@@ -42,7 +42,6 @@ class IncomingFile(UploadedFile):
         incoming = cls("the upload", contents=path)
         for block in incoming.blocks():
             incoming._count(block)
-        incoming.sync()  # a copy is new to the disk
         return incoming
 
     @property
@@ -118,7 +117,6 @@ class BlobUploadHandler(FileUploadHandler):
         fault_point("upload.mid_stream")
 
     def file_complete(self, file_size: int) -> IncomingFile:
-        self.file.sync()
         return self.file
 
     def upload_interrupted(self) -> None:

@@ -160,7 +160,6 @@ class ModelViewSet(ResourceViewSet):
         fields = _validated(UpdateFieldsSerializer, request.query_params)
         submissions.check(model, request.user, round=fields["round"])
         with receive_body(request, limit=settings.MAX_UPLOAD_BYTES) as incoming:
-            incoming.sync()
             return self._submit(model, incoming, fields)
 
     @extend_schema(responses=ANY_METADATA)
