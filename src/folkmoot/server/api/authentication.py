@@ -8,6 +8,7 @@ from rest_framework.exceptions import AuthenticationFailed
 from rest_framework.request import Request
 
 from folkmoot.server.accounts.models import Token, User
+from folkmoot.server.accounts.passwords import user_with_password
 
 
 class TokenAuthentication(authentication.BaseAuthentication):
@@ -31,7 +32,10 @@ class BasicAuthentication(authentication.BasicAuthentication):
     ) -> tuple[User, Token | None]:
         if not password:
             return user_of(userid)
-        return super().authenticate_credentials(userid, password, request)
+        user = user_with_password(userid, password)
+        if user is None:
+            raise AuthenticationFailed("Invalid username/password.")
+        return user, None
 
 
 def user_of(plain: str) -> tuple[User, Token]:
