@@ -454,7 +454,7 @@ def test_a_user_is_shown_with_these_fields_alone(ada, as_):
     assert set(as_(ada).get(MYSELF).json()) == fields
 
 
-@pytest.mark.parametrize("given", [UNKNOWN, "1", "myselves", "0" * 40, "%00", "%ff", "a%20b"])
+@pytest.mark.parametrize("given", [UNKNOWN, "1", "myselves", "1.5", "0" * 40, "%00", "%ff", "a%20b"])
 @pytest.mark.parametrize(("plural", "thing"), [("users", "User"), ("models", "Model"), ("trainings", "Training")])
 def test_an_unknown_id_is_not_found_under_its_name(as_, make_user, plural, thing, given):
     answer = as_(make_user()).get(f"/api/{plural}/{given}/")

@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from folkmoot import errors
+from folkmoot.server.accounts.services import create_group
 from folkmoot.server.api.errors import STATUS
 from folkmoot.server.uploads.services import open_upload
 
@@ -21,8 +22,13 @@ pytestmark = pytest.mark.django_db
 ROUTES = {
     "": {"GET"},
     "users/": {"GET", "POST"},
-    "users/myself/": {"GET"},
+    "users/myself/": {"GET", "PATCH"},
+    "users/groups/": {"GET"},
+    "users/trainings/": {"GET"},
     "users/<user>/": {"GET"},
+    "users/<user>/password/": {"PUT", "DELETE"},
+    "groups/<group>/": {"GET", "PUT", "PATCH", "DELETE"},
+    "groups/<group>/members/": {"PUT", "DELETE"},
     "tokens/": {"GET", "POST"},
     "tokens/<token>/": {"DELETE"},
     "models/": {"GET", "POST"},
@@ -52,6 +58,7 @@ def world(make_scene, as_):
     ids = {
         "user": scene.actor.pk,
         "token": scene.actor.tokens.get().pk,
+        "group": create_group("hospitals", creator=scene.actor).pk,
         "model": scene.model_id,
         "training": scene.id,
         "upload": open_upload(scene.actor, target="/api/models/", fields={}, size=1)[0].pk,

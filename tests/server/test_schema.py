@@ -106,7 +106,8 @@ def routes(resolver=None, namespace=""):
 
 
 def test_every_name_of_a_route_reverses():
-    names = {(name, "pk" in route.pattern.regex.groupindex) for name, route in routes() if name}
+    ours = ((name, route) for name, route in routes() if name and not name.startswith("admin:"))
+    names = {(name, "pk" in route.pattern.regex.groupindex) for name, route in ours}
 
     assert names
     for name, has_id in names:

@@ -1,11 +1,11 @@
-"""Users and API tokens."""
+"""Users, API tokens, and who created a group."""
 
 from __future__ import annotations
 
 import hashlib
 import uuid
 
-from django.contrib.auth.models import AbstractUser
+from django.contrib.auth.models import AbstractUser, Group
 from django.db import models
 from django.utils import timezone
 
@@ -55,3 +55,13 @@ class Token(models.Model):
     def digest_of(plain: str) -> str:
         # No salt and no slow hash: 160 random bits cannot be guessed, and every request pays for this.
         return hashlib.sha256(plain.encode()).hexdigest()
+
+
+class GroupCreation(models.Model):
+    """Who created a group, and may change it: Django's own groups do not know. One without a row is the staff's."""
+
+    group = models.OneToOneField(Group, on_delete=models.CASCADE, primary_key=True, related_name="creation")
+    creator = models.ForeignKey(User, on_delete=models.CASCADE, related_name="+")
+
+    def __str__(self) -> str:
+        return f"{self.group_id} by {self.creator_id}"

@@ -1,15 +1,20 @@
-"""Making users and tokens."""
+"""Making users, tokens and groups; setting passwords."""
 
 from __future__ import annotations
 
 import secrets
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 
 from django.contrib.auth.hashers import make_password
+from django.contrib.auth.models import Group
 from django.db import IntegrityError, transaction
 
 from folkmoot.errors import InvalidValue
-from folkmoot.server.accounts.models import Token, User
+from folkmoot.server.accounts.models import GroupCreation, Token, User
+
+NAME_TAKEN = "A group with that name already exists."
 
 
 def register(
@@ -23,6 +28,7 @@ def register(
     client: bool = True,
     message_endpoint: str = "",
     is_staff: bool = False,
+    is_superuser: bool = False,
 ) -> tuple[User, str]:
     """Make a user with a first token; return both, the token in plain for this one time.
 
@@ -39,14 +45,18 @@ def register(
         client=client,
         message_endpoint=message_endpoint,
         is_staff=is_staff,
+        is_superuser=is_superuser,
     )
-    try:
-        with transaction.atomic():
-            user.save()
-            _, plain = issue_token(user, name="first")
-    except IntegrityError as error:
-        raise InvalidValue("A user with that username already exists.") from error
+    with _unique("A user with that username already exists."):
+        user.save()
+        _, plain = issue_token(user, name="first")
     return user, plain
+
+
+def set_password(user: User, password: str | None) -> None:
+    """Let this password sign in from now on, and no other; without one only tokens do."""
+    user.set_password(password)
+    user.save(update_fields=["password"])
 
 
 def issue_token(user: User, *, name: str = "", expires_at: datetime | None = None) -> tuple[Token, str]:
@@ -56,3 +66,39 @@ def issue_token(user: User, *, name: str = "", expires_at: datetime | None = Non
         user=user, name=name, prefix=plain[:8], digest=Token.digest_of(plain), expires_at=expires_at
     )
     return token, plain
+
+
+def create_group(name: str, *, creator: User) -> Group:
+    """Make a group with its creator as the first member. Raises InvalidValue where the name is taken."""
+    with _unique(NAME_TAKEN):
+        group = Group.objects.create(name=name)
+        GroupCreation.objects.create(group=group, creator=creator)
+        group.user_set.add(creator)
+    return group
+
+
+def rename_group(group: Group, name: str) -> Group:
+    """Raises InvalidValue where the name is taken."""
+    group.name = name
+    with _unique(NAME_TAKEN):
+        group.save(update_fields=["name"])
+    return group
+
+
+def add_members(group: Group, users: Iterable[User]) -> None:
+    group.user_set.add(*users)
+
+
+def remove_members(group: Group, users: Iterable[User]) -> None:
+    """Also of users who are no members."""
+    group.user_set.remove(*users)
+
+
+@contextmanager
+def _unique(complaint: str) -> Iterator[None]:
+    """One transaction; a name that somebody else has taken this very moment is the caller's mistake like any other."""
+    try:
+        with transaction.atomic():
+            yield
+    except IntegrityError as error:
+        raise InvalidValue(complaint) from error

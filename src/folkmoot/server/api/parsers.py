@@ -66,6 +66,14 @@ class MultiPartParser(parsers.MultiPartParser):
             raise
 
 
+class FieldsParser(MultiPartParser):
+    """A form as browsers send it where no file is wanted, of a limited size."""
+
+    def parse(self, stream: BinaryIO, media_type: str | None = None, parser_context: Any = None) -> Any:
+        _check_size(parser_context)
+        return super().parse(stream, media_type, parser_context)
+
+
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     # Of two values one reader takes the first and another the last.
     unique = dict(pairs)

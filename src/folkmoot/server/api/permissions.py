@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from django.conf import settings
+from django.contrib.auth.models import Group
 from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
 from rest_framework.views import APIView
 
+from folkmoot.server.accounts.models import GroupCreation, User
 from folkmoot.server.registry.models import Model
 from folkmoot.server.trainings.models import Training, Update
 from folkmoot.server.uploads.models import Upload
@@ -19,6 +21,38 @@ class RegistrationIsOpen(BasePermission):
 
     def has_permission(self, request: Request, view: APIView) -> bool:
         return settings.REGISTRATION == "open"
+
+
+class IsOneselfOrStaff(BasePermission):
+    """For what is a user's own; staff may do it for others, but not for those who may do more than staff."""
+
+    def has_object_permission(self, request: Request, view: APIView, user: User) -> bool:
+        if user.pk == request.user.pk or request.user.is_superuser:
+            return True
+        return request.user.is_staff and not user.is_superuser
+
+
+class MayAccessAllGroups(BasePermission):
+    message = "You are not allowed to access all groups."
+
+    def has_permission(self, request: Request, view: APIView) -> bool:
+        return request.user.is_staff
+
+
+class MayAccessGroup(BasePermission):
+    """Its members, its creator, staff."""
+
+    message = "You are not allowed to access this group."
+
+    def has_object_permission(self, request: Request, view: APIView, group: Group) -> bool:
+        return request.user.groups.filter(pk=group.pk).exists() or _may_change(request, group)
+
+
+class MayChangeGroup(BasePermission):
+    """Its creator, staff."""
+
+    def has_object_permission(self, request: Request, view: APIView, group: Group) -> bool:
+        return _may_change(request, group)
 
 
 class MaySeeTraining(BasePermission):
@@ -97,6 +131,10 @@ class IsUploader(BasePermission):
 
     def has_object_permission(self, request: Request, view: APIView, upload: Upload) -> bool:
         return upload.owner_id == request.user.pk
+
+
+def _may_change(request: Request, group: Group) -> bool:
+    return request.user.is_staff or GroupCreation.objects.filter(group=group, creator=request.user.pk).exists()
 
 
 def _is_involved(request: Request, model: Model) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from rest_framework.permissions import AllowAny
 from rest_framework.routers import APIRootView, DefaultRouter, Route
 
+from folkmoot.server.api.views.groups import GroupViewSet
 from folkmoot.server.api.views.models import ModelViewSet
 from folkmoot.server.api.views.notifications import NotificationViewSet
 from folkmoot.server.api.views.trainings import TrainingViewSet
@@ -33,6 +34,7 @@ class Router(DefaultRouter):
 
 router = Router()
 router.register("users", UserViewSet, basename="user")
+router.register("groups", GroupViewSet, basename="group")
 router.register("tokens", TokenViewSet, basename="token")
 router.register("models", ModelViewSet, basename="model")
 router.register("uploads", UploadViewSet, basename="upload")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import uuid
+from collections import defaultdict
 from datetime import datetime
+from uuid import UUID
 
 from django.conf import settings
 from django.db import models
@@ -68,6 +70,15 @@ class Training(models.Model):
         return Participation.objects.filter(training=self, user=user).exists()
 
 
+class ParticipationQuerySet(models.QuerySet["Participation"]):
+    def users_by_training(self) -> dict[UUID, list[UUID]]:
+        """The ids of the users, for those trainings that have any."""
+        found = defaultdict(list)
+        for training, user in self.values_list("training", "user"):
+            found[training].append(user)
+        return dict(found)
+
+
 class Participation(models.Model):
     """A user takes part in a training."""
 
@@ -75,6 +86,8 @@ class Participation(models.Model):
     training = models.ForeignKey(Training, on_delete=models.CASCADE, related_name="participations")
     user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="participations")
     joined_at = models.DateTimeField(default=timezone.now)
+
+    objects = ParticipationQuerySet.as_manager()
 
     class Meta:
         ordering = ("joined_at", "id")

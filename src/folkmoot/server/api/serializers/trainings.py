@@ -10,9 +10,10 @@ from rest_framework import serializers
 from folkmoot.aggregation import find_strategy, strategies
 from folkmoot.errors import NotAvailableYet
 from folkmoot.protocol.states import RoundState
+from folkmoot.server.api.lists import RowByRow
 from folkmoot.server.api.serializers.options import OptionsSerializer
 from folkmoot.server.registry.models import Metric, Phase
-from folkmoot.server.trainings.models import Round, Training
+from folkmoot.server.trainings.models import Participation, Round, Training
 
 MISSING = {"required": "Missing data for required field."}
 UNCERTAINTY_METHODS = ("NONE", "ENSEMBLE", "MC_DROPOUT", "SWAG")
@@ -64,6 +65,16 @@ class ClientsSerializer(serializers.Serializer):
     )
 
 
+class TrainingListSerializer(RowByRow):
+    """Asks for the participants of all trainings at once, and for their ids alone."""
+
+    def to_representation(self, trainings: Any) -> list[dict[str, Any]]:
+        self.context["participants"] = Participation.objects.filter(training__in=trainings).users_by_training()
+        aggregating = Round.objects.filter(training__in=trainings, state=RoundState.AGGREGATING)
+        self.context["locked"] = set(aggregating.values_list("training", flat=True))
+        return super().to_representation(trainings)
+
+
 class TrainingSerializer(serializers.ModelSerializer):
     """A training as lists show it."""
 
@@ -72,6 +83,7 @@ class TrainingSerializer(serializers.ModelSerializer):
 
     class Meta:
         model = Training
+        list_serializer_class = TrainingListSerializer
         fields = (
             "id",
             "state",
@@ -90,10 +102,10 @@ class TrainingSerializer(serializers.ModelSerializer):
         read_only_fields = fields
 
     def get_locked(self, training: Training) -> bool:
-        return any(each.state == RoundState.AGGREGATING for each in training.rounds.all())
+        return training.pk in self.context["locked"]
 
     def get_participants(self, training: Training) -> list[str]:
-        return _ids(training.participants.all())
+        return [str(user) for user in self.context["participants"].get(training.pk, ())]
 
 
 class RoundSerializer(serializers.ModelSerializer):
@@ -142,6 +154,12 @@ class TrainingDetailSerializer(TrainingSerializer):
 
     class Meta(TrainingSerializer.Meta):
         fields = (*TrainingSerializer.Meta.fields, "local_models_arrived", "local_models_expected", "rounds")
+
+    def get_locked(self, training: Training) -> bool:
+        return any(each.state == RoundState.AGGREGATING for each in training.rounds.all())
+
+    def get_participants(self, training: Training) -> list[str]:
+        return _ids(training.participants.all())
 
     def get_local_models_arrived(self, training: Training) -> int:
         return sum(len(each.updates.all()) for each in _open_rounds(training))

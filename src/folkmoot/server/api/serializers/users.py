@@ -1,8 +1,8 @@
-"""Users and tokens."""
+"""Users, their passwords and tokens."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 from django.contrib.auth.password_validation import validate_password
@@ -52,10 +52,15 @@ class UserSerializer(serializers.ModelSerializer):
         return self.context["participants"]
 
 
+def _password(**options: Any) -> serializers.CharField:
+    style = {"input_type": "password"}
+    return serializers.CharField(max_length=1000, trim_whitespace=False, write_only=True, style=style, **options)
+
+
 class RegistrationSerializer(serializers.ModelSerializer):
     """Creating a user; the answer holds its first token, this one time."""
 
-    password = serializers.CharField(max_length=1000, trim_whitespace=False, write_only=True)
+    password = _password()
     client = serializers.BooleanField(default=True)
 
     class Meta:
@@ -80,6 +85,54 @@ class RegistrationSerializer(serializers.ModelSerializer):
         user, self.context["token"] = services.register(**validated_data)
         return user
 
+    def to_representation(self, user: User) -> dict[str, Any]:
+        return RegisteredUserSerializer(user, context=self.context).data
+
+
+class ProfileSerializer(serializers.ModelSerializer):
+    """What a user changes about itself; the answer shows all of it."""
+
+    class Meta:
+        model = User
+        fields = ("first_name", "last_name", "email", "message_endpoint")
+        extra_kwargs = {"message_endpoint": {"validators": [check_endpoint]}}  # noqa: RUF012
+
+    def to_representation(self, user: User) -> dict[str, Any]:
+        return UserSerializer(user, context=self.context).data
+
+
+class CurrentPasswordSerializer(serializers.Serializer):
+    """What a user who has a password tells to change it; staff does without for others."""
+
+    current_password = _password(required=False)
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        given = attrs.pop("current_password", None)
+        if self._is_asked_of(self.user):
+            if given is None:
+                raise serializers.ValidationError({"current_password": ["This field is required."]})
+            if not self.user.check_password(given):
+                raise serializers.ValidationError({"current_password": ["This is not your current password."]})
+        return attrs
+
+    @property
+    def user(self) -> User:
+        return cast(User, self.instance)
+
+    def _is_asked_of(self, user: User) -> bool:
+        # Who has none signs in by token, and a token can make further tokens: a password gives it nothing new.
+        return self.context["request"].user.pk == user.pk and user.has_usable_password()
+
+
+class PasswordSerializer(CurrentPasswordSerializer):
+    """A new password."""
+
+    password = _password()
+
+    def validate_password(self, password: str) -> str:
+        validate_password(password, self.user)
+        return password
+
 
 class RegisteredUserSerializer(serializers.ModelSerializer):
     """The answer to a registration: the user with a token, which is not shown again."""
@@ -102,10 +155,6 @@ class TokenSerializer(serializers.ModelSerializer):
         fields = ("id", "name", "prefix", "created_at", "expires_at")
         read_only_fields = ("id", "prefix", "created_at")
 
-    def create(self, validated_data: dict[str, Any]) -> Token:
-        token, self.context["token"] = services.issue_token(**validated_data)
-        return token
-
 
 class IssuedTokenSerializer(TokenSerializer):
     """The answer to making a token: its 40 hex digits, which are not shown again."""
@@ -114,6 +163,10 @@ class IssuedTokenSerializer(TokenSerializer):
 
     class Meta(TokenSerializer.Meta):
         fields = (*TokenSerializer.Meta.fields, "token")
+
+    def create(self, validated_data: dict[str, Any]) -> Token:
+        token, self.context["token"] = services.issue_token(self.context["request"].user, **validated_data)
+        return token
 
     def get_token(self, token: Token) -> str:
         return str(self.context["token"])

@@ -1,38 +1,88 @@
-"""What all viewsets share: finding the object of a detail route."""
+"""What all viewsets share: who may ask, the object of a detail route, lists, what each action has of its own."""
 
 from __future__ import annotations
 
-from typing import Any
-from uuid import UUID
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
+from django.db.models import QuerySet
+from rest_framework.authentication import SessionAuthentication
+from rest_framework.mixins import CreateModelMixin
+from rest_framework.permissions import IsAuthenticated
+from rest_framework.response import Response
 from rest_framework.reverse import reverse
 from rest_framework.viewsets import GenericViewSet
 
 from folkmoot.errors import NotFound
+from folkmoot.server.api.authentication import BasicAuthentication, TokenAuthentication
+from folkmoot.server.api.lists import ListFilter, ListQuery, Page
 from folkmoot.server.trainings.creation import as_uuid
 
 DETAIL = {"type": "object", "properties": {"detail": {"type": "string"}}}
 """In the schema: an answer that is one sentence."""
 
 
-class ResourceViewSet(GenericViewSet):
-    """Detail routes look among all rows: an unknown or malformed id is 404, someone else's object 403."""
+class ResourceViewSet(CreateModelMixin, GenericViewSet):
+    """Detail routes look among all rows: an unknown or malformed id is 404, someone else's object 403.
+
+    The three `..._of` say, by the name of an action, what that one has in place of the viewset's.
+    """
 
     thing = "Object"
+    # A dot does not end an id either: whatever stands there is looked for, and said not to be found.
+    lookup_value_regex = "[^/]+"
+    authentication_classes: tuple = (TokenAuthentication, BasicAuthentication, SessionAuthentication)
+    permission_classes: tuple = (IsAuthenticated,)
+    authentication_classes_of: ClassVar[Mapping[str, tuple]] = {}
+    permission_classes_of: ClassVar[Mapping[str, tuple]] = {}
+    serializer_class_of: ClassVar[Mapping[str, type]] = {}
+    pagination_class = Page
+    filter_backends = (ListFilter,)
+    query_class: type[ListQuery] | None = None
+
+    def get_authenticators(self) -> list[Any]:
+        return [each() for each in self._own(self.authentication_classes_of, self.authentication_classes)]
+
+    def get_permissions(self) -> list[Any]:
+        return [each() for each in self._own(self.permission_classes_of, self.permission_classes)]
+
+    def get_serializer_class(self) -> type[Any]:
+        return self._own(self.serializer_class_of, self.serializer_class)
 
     def get_object(self) -> Any:
         given = self.kwargs["pk"]
-        known = as_uuid(given)
-        found = self.find(known) if known else None
+        known = self.parse_id(given)
+        found = self.find(known) if known is not None else None
         if found is None:
             raise NotFound(f"{self.thing} {given} not found.")
         self.check_object_permissions(self.request, found)
         return found
 
-    def find(self, pk: UUID) -> Any:
+    def find(self, pk: Any) -> Any:
         """The object with this id, None if there is none; whether it may be seen is asked afterwards."""
         return self.get_queryset().filter(pk=pk).first()
 
+    def parse_id(self, given: str) -> object | None:
+        """The id as the database knows it; None for what can be none."""
+        return as_uuid(given)
+
+    def listed(self, rows: QuerySet) -> Response:
+        """Those of the rows that the query asks for, whole or a page of them."""
+        wanted = self.filter_queryset(rows)
+        page = self.paginate_queryset(wanted)
+        if page is None:
+            return Response(self.get_serializer(wanted, many=True).data)
+        return self.get_paginated_response(self.get_serializer(page, many=True).data)
+
+    def get_success_headers(self, data: Any) -> dict[str, str]:
+        return {"Location": self.reverse_action("detail", args=[data["id"]])}
+
     def location_of(self, name: str, pk: object) -> dict[str, str]:
-        """The header that says where a thing is."""
+        """The header that says where a thing is, of whatever viewset."""
         return {"Location": reverse(name, kwargs={"pk": pk}, request=self.request)}
+
+    def _own(self, of_action: Mapping[str, Any], default: Any) -> Any:
+        # By the method and not by `self.action`: OPTIONS and the forms of a page look at actions other than the one
+        # that runs, and authenticators are needed before it is known.
+        name = self.action if self.request is None else self.action_map.get(str(self.request.method).lower())
+        return of_action.get(name or "", default)

@@ -18,6 +18,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from folkmoot.server.api.downloads import model_response
+from folkmoot.server.api.lists import Joined
 from folkmoot.server.api.parsers import FormParser, JSONParser, MultiPartParser
 from folkmoot.server.api.permissions import MayReportMetrics, MaySeeModel, OwnsModel, OwnsModelOrSteers
 from folkmoot.server.api.raw_bodies import MEDIA_TYPE, receive_body
@@ -40,6 +41,7 @@ from folkmoot.server.api.serializers.models import (
     UpdateSerializer,
     shown,
 )
+from folkmoot.server.api.serializers.queries import LocalModelQuery, MetricQuery, ModelQuery
 from folkmoot.server.api.targets import Answer, model_accepted, update_accepted
 from folkmoot.server.api.views.base import DETAIL, ResourceViewSet
 from folkmoot.server.faults import fault_point
@@ -84,7 +86,13 @@ class ModelViewSet(ResourceViewSet):
     """Upload models and download them, send updates and metrics."""
 
     thing = "Model"
+    query_class = ModelQuery
     serializer_class = ModelSerializer
+    serializer_class_of = {  # noqa: RUF012
+        "create": ModelUploadSerializer,
+        "receive_update": UpdateSerializer,
+        "report_metrics": MetricsSerializer,
+    }
     permission_classes = (IsAuthenticated, MaySeeModel)
     parser_classes = (MultiPartParser, FormParser, JSONParser)
 
@@ -105,7 +113,12 @@ class ModelViewSet(ResourceViewSet):
         """The models that you own or that are trained where you take part, then the local ones that you may see."""
         models = self.filter_queryset(self.get_queryset())
         updates = Update.objects.local_models().visible_to(request.user).order_by("received_at", "pk")
-        return Response(shown(models, updates, self.get_serializer_context()))
+        updates = LocalModelQuery(data=request.query_params.dict()).filtered(updates)
+        page = self.paginate_queryset(Joined(models, updates))
+        if page is None:
+            return Response(shown(models, updates, self.get_serializer_context()))
+        models, updates = ([each for each in page if isinstance(each, kind)] for kind in (Model, Update))
+        return self.get_paginated_response(shown(models, updates, self.get_serializer_context()))
 
     @extend_schema(request={"multipart/form-data": ModelUploadSerializer}, responses={201: OpenApiTypes.OBJECT})
     def create(self, request: Request) -> Response:
@@ -203,10 +216,10 @@ class ModelViewSet(ResourceViewSet):
         return Response(LineageSerializer(lineage_of(self.get_object(), request.user)).data)
 
     @extend_schema(responses=MetricSerializer(many=True))
-    @action(detail=True)
+    @action(detail=True, serializer_class=MetricSerializer, query_class=MetricQuery)
     def metrics(self, request: Request, pk: str) -> Response:
         """All metrics that were reported for the model, the oldest first."""
-        return Response(MetricSerializer(self.get_object().metrics.all(), many=True).data)
+        return self.listed(self.get_object().metrics.all())
 
     @extend_schema(request=MetricsSerializer, responses={201: OpenApiTypes.OBJECT})
     @metrics.mapping.post

@@ -12,10 +12,12 @@ from rest_framework.decorators import action
 from rest_framework.permissions import IsAuthenticated
 from rest_framework.request import Request
 from rest_framework.response import Response
+from rest_framework.serializers import Serializer
 
 from folkmoot.server.api.parsers import AnyJSONParser
 from folkmoot.server.api.permissions import IsActor, MaySeeTraining, MaySteer, MaySteerOrLeave
 from folkmoot.server.api.serializers.models import ANY_MODEL, shown
+from folkmoot.server.api.serializers.queries import TrainingQuery
 from folkmoot.server.api.serializers.trainings import (
     ClientsSerializer,
     TrainingCreationSerializer,
@@ -29,26 +31,33 @@ from folkmoot.server.trainings.local_models import global_models, local_models, 
 from folkmoot.server.trainings.models import Training
 from folkmoot.server.trainings.options import warnings
 
+MAY_STEER = (IsAuthenticated, MaySteer)
+
 
 class TrainingViewSet(mixins.RetrieveModelMixin, mixins.ListModelMixin, ResourceViewSet):
     """Create trainings, follow them, steer them."""
 
     thing = "Training"
+    query_class = TrainingQuery
+    serializer_class = TrainingDetailSerializer
+    serializer_class_of = {"list": TrainingSerializer, "create": TrainingCreationSerializer}  # noqa: RUF012
     permission_classes = (IsAuthenticated, MaySeeTraining)
+    permission_classes_of = {  # noqa: RUF012
+        "destroy": (IsAuthenticated, IsActor),
+        "remove_clients": (IsAuthenticated, MaySteerOrLeave),
+    }
     # The seed takes JSON here whatever the content type says.
     parser_classes = (AnyJSONParser,)
 
     def get_queryset(self) -> QuerySet[Training]:
-        trainings = Training.objects.with_details()
-        return trainings.steered_by(self.request.user) if self.action == "list" else trainings
-
-    def get_serializer_class(self) -> type[Any]:
-        return TrainingSerializer if self.action == "list" else TrainingDetailSerializer
+        if self.action == "list":
+            return Training.objects.steered_by(self.request.user)
+        return Training.objects.with_details()
 
     @extend_schema(request=TrainingCreationSerializer, responses={201: OpenApiTypes.OBJECT})
     def create(self, request: Request) -> Response:
         """Create a training of one's own model; what may not have been meant comes back as warnings."""
-        wanted = TrainingCreationSerializer(data=request.data)
+        wanted = self.get_serializer(data=request.data)
         wanted.is_valid(raise_exception=True)
         training = create_training(request.user, **wanted.validated_data)
         answer: dict[str, Any] = {"detail": "Training created successfully!", "training_id": str(training.pk)}
@@ -63,7 +72,7 @@ class TrainingViewSet(mixins.RetrieveModelMixin, mixins.ListModelMixin, Resource
         return Response({"detail": "Training removed!"})
 
     @extend_schema(request=None, responses={202: DETAIL})
-    @action(detail=True, methods=["post"], permission_classes=[IsAuthenticated, MaySteer])
+    @action(detail=True, methods=["post"], serializer_class=Serializer, permission_classes=MAY_STEER)
     def start(self, request: Request, pk: str) -> Response:
         """Open the first round and notify its participants."""
         training = self.get_object()
@@ -71,18 +80,18 @@ class TrainingViewSet(mixins.RetrieveModelMixin, mixins.ListModelMixin, Resource
         return self._accepted("Training started!", training)
 
     @extend_schema(request=ClientsSerializer, responses={202: DETAIL})
-    @action(detail=True, methods=["put", "post"], permission_classes=[IsAuthenticated, MaySteer])
+    @action(detail=True, methods=["put", "post"], serializer_class=ClientsSerializer, permission_classes=MAY_STEER)
     def clients(self, request: Request, pk: str) -> Response:
         """Let users take part, from the next round on."""
         training = self.get_object()
-        lifecycle.add_participants(training, self._users(request))
+        lifecycle.add_participants(training, self._users())
         return self._accepted("Users registered as participants!", training)
 
     @extend_schema(request=ClientsSerializer, responses={200: DETAIL})
     @clients.mapping.delete
     def remove_clients(self, request: Request, pk: str) -> Response:
         """End users' part in the training; the round no longer waits for them."""
-        lifecycle.remove_participants(self.get_object(), self._users(request))
+        lifecycle.remove_participants(self.get_object(), self._users())
         return Response({"detail": "Users removed from training participants!"})
 
     @extend_schema(responses=ANY_MODEL)
@@ -99,18 +108,11 @@ class TrainingViewSet(mixins.RetrieveModelMixin, mixins.ListModelMixin, Resource
         training = self.get_object()
         return Response(shown(global_models(training), newest_local_models(training), self.get_serializer_context()))
 
-    def get_permissions(self) -> list[Any]:
-        if self.action == "destroy":
-            return [IsAuthenticated(), IsActor()]
-        if self.action == "remove_clients":
-            return [IsAuthenticated(), MaySteerOrLeave()]
-        return super().get_permissions()
-
     def _accepted(self, detail: str, training: Training) -> Response:
         location = self.location_of("training-detail", training.pk)
         return Response({"detail": detail}, status.HTTP_202_ACCEPTED, headers=location)
 
-    def _users(self, request: Request) -> list[Any]:
-        wanted = ClientsSerializer(data=request.data)
+    def _users(self) -> list[Any]:
+        wanted = self.get_serializer(data=self.request.data)
         wanted.is_valid(raise_exception=True)
         return find_users(wanted.validated_data["clients"])

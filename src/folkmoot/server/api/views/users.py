@@ -2,61 +2,111 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from django.contrib.auth.models import Group
 from django.db.models import QuerySet
 from drf_spectacular.utils import extend_schema
 from rest_framework import mixins, status
 from rest_framework.decorators import action
+from rest_framework.permissions import IsAuthenticated
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from folkmoot.server.accounts.models import Token, User
-from folkmoot.server.api.parsers import FormParser, JSONParser
-from folkmoot.server.api.permissions import RegistrationIsOpen
+from folkmoot.server.accounts.services import set_password
+from folkmoot.server.api.parsers import FieldsParser, FormParser, JSONParser
+from folkmoot.server.api.permissions import IsOneselfOrStaff, RegistrationIsOpen
+from folkmoot.server.api.serializers.groups import GroupSerializer
+from folkmoot.server.api.serializers.queries import GroupQuery, TokenQuery, TrainingQuery, UserQuery
+from folkmoot.server.api.serializers.trainings import TrainingSerializer
 from folkmoot.server.api.serializers.users import (
+    CurrentPasswordSerializer,
     IssuedTokenSerializer,
+    PasswordSerializer,
+    ProfileSerializer,
     RegisteredUserSerializer,
     RegistrationSerializer,
     TokenSerializer,
     UserSerializer,
 )
 from folkmoot.server.api.views.base import ResourceViewSet
+from folkmoot.server.trainings.models import Training
 
 
 class UserViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, ResourceViewSet):
-    """Register, and look users up."""
+    """Register, look users up, and see what one takes part in."""
 
     thing = "User"
     serializer_class = UserSerializer
-    parser_classes = (JSONParser, FormParser)
+    query_class = UserQuery
+    parser_classes = (JSONParser, FormParser, FieldsParser)
+    # Whoever registers is nobody yet: a stale header must not get in the way.
+    authentication_classes_of = {"create": ()}  # noqa: RUF012
+    permission_classes_of = {"create": (RegistrationIsOpen,)}  # noqa: RUF012
+    serializer_class_of = {  # noqa: RUF012
+        "create": RegistrationSerializer,
+        "change_myself": ProfileSerializer,
+        "remove_password": CurrentPasswordSerializer,
+    }
 
     def get_queryset(self) -> QuerySet[User]:
         return User.objects.order_by("date_joined", "pk")
 
-    def get_authenticators(self) -> list[Any]:
-        # Whoever registers is nobody yet: a stale header must not get in the way.
-        return [] if self._registers() else super().get_authenticators()
-
-    def get_permissions(self) -> list[Any]:
-        return [RegistrationIsOpen()] if self._registers() else super().get_permissions()
-
     @extend_schema(request=RegistrationSerializer, responses={201: RegisteredUserSerializer})
     def create(self, request: Request) -> Response:
         """Register a user; the answer holds its token, this one time."""
-        registration = RegistrationSerializer(data=request.data, context=self.get_serializer_context())
-        registration.is_valid(raise_exception=True)
-        user = registration.save()
-        shown = RegisteredUserSerializer(user, context=registration.context)
-        return Response(shown.data, status.HTTP_201_CREATED, headers=self.location_of("user-detail", user.pk))
+        return super().create(request)
 
+    @extend_schema(responses=UserSerializer)
     @action(detail=False)
     def myself(self, request: Request) -> Response:
         """Who I am."""
         return Response(self.get_serializer(request.user).data)
 
-    def _registers(self) -> bool:
-        return self.request is not None and self.request.method == "POST"
+    @extend_schema(request=ProfileSerializer, responses=UserSerializer)
+    @myself.mapping.patch
+    def change_myself(self, request: Request) -> Response:
+        """Change my names, my address, or where notifications are pushed to."""
+        profile = self.get_serializer(request.user, data=request.data, partial=True)
+        profile.is_valid(raise_exception=True)
+        profile.save()
+        return Response(profile.data)
+
+    @extend_schema(responses=GroupSerializer(many=True))
+    @action(detail=False, name="My groups", serializer_class=GroupSerializer, query_class=GroupQuery)
+    def groups(self, request: Request) -> Response:
+        """The groups that I belong to."""
+        mine: QuerySet[Group] = request.user.groups.order_by("pk")
+        return self.listed(mine)
+
+    @extend_schema(responses=TrainingSerializer(many=True))
+    @action(detail=False, name="My trainings", serializer_class=TrainingSerializer, query_class=TrainingQuery)
+    def trainings(self, request: Request) -> Response:
+        """The trainings that I am the actor of, or take part in."""
+        return self.listed(Training.objects.involving(request.user))
+
+    @extend_schema(request=PasswordSerializer, responses={204: None})
+    @action(
+        detail=True,
+        methods=["put"],
+        serializer_class=PasswordSerializer,
+        permission_classes=[IsAuthenticated, IsOneselfOrStaff],
+    )
+    def password(self, request: Request, pk: str) -> Response:
+        """Set a user's password: one's own by telling the present one, if there is one; staff sets those of others."""
+        user = self.get_object()
+        passwords = self.get_serializer(user, data=request.data)
+        passwords.is_valid(raise_exception=True)
+        set_password(user, passwords.validated_data["password"])
+        return Response(status=status.HTTP_204_NO_CONTENT)
+
+    @extend_schema(request=CurrentPasswordSerializer, responses={204: None})
+    @password.mapping.delete
+    def remove_password(self, request: Request, pk: str) -> Response:
+        """Leave a user with tokens alone: no password signs in any more."""
+        user = self.get_object()
+        self.get_serializer(user, data=request.data).is_valid(raise_exception=True)
+        set_password(user, None)
+        return Response(status=status.HTTP_204_NO_CONTENT)
 
 
 class TokenViewSet(mixins.ListModelMixin, mixins.DestroyModelMixin, ResourceViewSet):
@@ -64,6 +114,9 @@ class TokenViewSet(mixins.ListModelMixin, mixins.DestroyModelMixin, ResourceView
 
     thing = "Token"
     serializer_class = TokenSerializer
+    serializer_class_of = {"create": IssuedTokenSerializer}  # noqa: RUF012
+    query_class = TokenQuery
+    parser_classes = (JSONParser, FormParser, FieldsParser)
 
     def get_queryset(self) -> QuerySet[Token]:
         return Token.objects.filter(user=self.request.user.pk)
@@ -71,8 +124,4 @@ class TokenViewSet(mixins.ListModelMixin, mixins.DestroyModelMixin, ResourceView
     @extend_schema(request=TokenSerializer, responses={201: IssuedTokenSerializer})
     def create(self, request: Request) -> Response:
         """Make a token; the answer holds its 40 hex digits, this one time."""
-        serializer = self.get_serializer(data=request.data)
-        serializer.is_valid(raise_exception=True)
-        token = serializer.save(user=request.user)
-        shown = IssuedTokenSerializer(token, context=serializer.context)
-        return Response(shown.data, status.HTTP_201_CREATED, headers=self.location_of("token-detail", token.pk))
+        return super().create(request)

@@ -1,0 +1,62 @@
+"""By what each list can be filtered and ordered."""
+
+from __future__ import annotations
+
+from rest_framework import serializers
+
+from folkmoot.protocol.states import TrainingState
+from folkmoot.server.api.lists import ListQuery, OrderingField
+from folkmoot.server.registry.models import Phase
+
+
+def _text(**options: str) -> serializers.CharField:
+    return serializers.CharField(required=False, max_length=255, **options)
+
+
+class UserQuery(ListQuery):
+    ordering = OrderingField("date_joined", "username")
+    username = _text()
+    actor = serializers.BooleanField(required=False)
+    client = serializers.BooleanField(required=False)
+
+
+class GroupQuery(ListQuery):
+    ordering = OrderingField("id", "name")
+    name = _text()
+
+
+class TokenQuery(ListQuery):
+    ordering = OrderingField("created_at", "expires_at", "name")
+    name = _text()
+
+
+class ModelQuery(ListQuery):
+    ordering = OrderingField("created_at", "name", "round")
+    name = _text(help_text="of a local model: that of the model that it was trained from")
+    owner = serializers.UUIDField(required=False)
+    round = serializers.IntegerField(required=False, min_value=0, max_value=10**6)
+
+
+class LocalModelQuery(ListQuery):
+    """What is asked of models, put to local ones; these come in the order of their arrival."""
+
+    name = _text(source="round__training__model__name")
+    owner = serializers.UUIDField(required=False, source="participant")
+    round = serializers.IntegerField(required=False, min_value=0, max_value=10**6, source="round__number")
+
+
+class TrainingQuery(ListQuery):
+    ordering = OrderingField("created_at", "last_update", "state")
+    state = serializers.ChoiceField([state.value for state in TrainingState], required=False)
+    name = _text(source="model__name", help_text="of its model")
+    model = serializers.UUIDField(required=False)
+    actor = serializers.UUIDField(required=False)
+    aggregation_method = _text()
+
+
+class MetricQuery(ListQuery):
+    ordering = OrderingField("id", "key", "step")
+    key = _text()
+    step = serializers.IntegerField(required=False, min_value=0, max_value=10**6)
+    reporter = serializers.UUIDField(required=False)
+    phase = serializers.ChoiceField(Phase.choices, required=False)

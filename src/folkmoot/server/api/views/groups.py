@@ -1,0 +1,64 @@
+"""Groups of users."""
+
+from __future__ import annotations
+
+from django.contrib.auth.models import Group
+from django.db.models import QuerySet
+from drf_spectacular.utils import extend_schema
+from rest_framework.decorators import action
+from rest_framework.permissions import IsAuthenticated
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.viewsets import ModelViewSet
+
+from folkmoot.server.accounts import services
+from folkmoot.server.accounts.models import User
+from folkmoot.server.api.parsers import FieldsParser, FormParser, JSONParser
+from folkmoot.server.api.permissions import MayAccessAllGroups, MayAccessGroup, MayChangeGroup
+from folkmoot.server.api.serializers.groups import GroupSerializer, GroupWithMembersSerializer, MembersSerializer
+from folkmoot.server.api.serializers.queries import GroupQuery
+from folkmoot.server.api.views.base import ResourceViewSet
+from folkmoot.server.trainings.creation import find_users
+
+
+class GroupViewSet(ResourceViewSet, ModelViewSet):
+    """Make groups of users, and say who belongs to them."""
+
+    thing = "Group"
+    serializer_class = GroupSerializer
+    query_class = GroupQuery
+    parser_classes = (JSONParser, FormParser, FieldsParser)
+    permission_classes = (IsAuthenticated, MayAccessGroup, MayChangeGroup)
+    permission_classes_of = {  # noqa: RUF012
+        "list": (IsAuthenticated, MayAccessAllGroups),
+        "create": (IsAuthenticated,),
+        "retrieve": (IsAuthenticated, MayAccessGroup),
+    }
+
+    def get_queryset(self) -> QuerySet[Group]:
+        return Group.objects.order_by("pk")
+
+    def parse_id(self, given: str) -> int | None:
+        # Eighteen digits fit any database's integer.
+        return int(given) if given.isascii() and given.isdigit() and len(given) <= 18 else None
+
+    @extend_schema(request=MembersSerializer, responses=GroupWithMembersSerializer)
+    @action(detail=True, methods=["put"], serializer_class=MembersSerializer)
+    def members(self, request: Request, pk: str) -> Response:
+        """Let users belong to the group."""
+        group = self.get_object()
+        services.add_members(group, self._users())
+        return Response(GroupWithMembersSerializer(group).data)
+
+    @extend_schema(request=MembersSerializer, responses=GroupWithMembersSerializer)
+    @members.mapping.delete
+    def remove_members(self, request: Request, pk: str) -> Response:
+        """End users' membership, also of those who are no members."""
+        group = self.get_object()
+        services.remove_members(group, self._users())
+        return Response(GroupWithMembersSerializer(group).data)
+
+    def _users(self) -> list[User]:
+        wanted = self.get_serializer(data=self.request.data)
+        wanted.is_valid(raise_exception=True)
+        return find_users(wanted.validated_data["users"])
