@@ -37,11 +37,12 @@ def environment():
 def folkmoot(environment, tmp_path):
     """A function that runs a command to its end, in an empty folder."""
 
-    def run(*arguments, **variables):
+    def run(*arguments, typed="", **variables):
         return subprocess.run(
             [FOLKMOOT, *map(str, arguments)],
             env=environment | variables,
             cwd=tmp_path,
+            input=typed,
             capture_output=True,
             text=True,
             timeout=60,

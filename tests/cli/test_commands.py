@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import re
+import sqlite3
 import urllib.error
+import urllib.parse
 import urllib.request
+from contextlib import closing
 
 import pytest
 
@@ -26,8 +30,9 @@ def is_one_line(run, *words):
     [
         ([], ["serve", "user", "demo", "--version"]),
         (["serve"], ["--host", "--port", "--data-dir", "--tls-cert", "--tls-key"]),
-        (["user"], ["add"]),
-        (["user", "add"], ["--help", "--actor", "--staff", "--data-dir"]),
+        (["user"], ["add", "password"]),
+        (["user", "add"], ["--help", "--actor", "--staff", "--superuser", "--data-dir"]),
+        (["user", "password"], ["--help", "--data-dir"]),
         (["model"], ["show", "convert"]),
         (["model", "show"], ["FILE", "--json"]),
         (["model", "convert"], ["FILE", "OUTPUT", "--as", "--json"]),
@@ -177,6 +182,44 @@ def test_a_user_is_made_and_its_token_works_at_a_hub_that_runs(folkmoot, serve, 
 
     again = folkmoot("user", "add", "ada", "--data-dir", tmp_path / "data")
     assert is_one_line(again, "there is a user 'ada' already")
+
+
+def test_a_superuser_with_a_password_gets_into_the_admin(folkmoot, serve, tmp_path):
+    _, url = serve("--data-dir", tmp_path / "data")
+    folkmoot("user", "add", "root", "--superuser", "--data-dir", tmp_path / "data")
+
+    changed = folkmoot("user", "password", "root", "--data-dir", tmp_path / "data", typed="open sesame\n")
+
+    assert (changed.returncode, changed.stdout, changed.stderr) == (0, "", "")
+    browser = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
+    with browser.open(f"{url}/admin/login/", timeout=30) as page:
+        csrf = re.search(r'name="csrfmiddlewaretoken" value="(\w+)"', page.read().decode())[1]
+    form = {"csrfmiddlewaretoken": csrf, "username": "root", "password": "open sesame", "next": "/admin/"}
+    with browser.open(f"{url}/admin/login/", urllib.parse.urlencode(form).encode(), timeout=30) as page:
+        assert "Site administration" in page.read().decode()
+    style = urllib.request.urlopen(f"{url}/static/admin/css/base.css", timeout=30)
+    assert style.headers["Content-Type"].startswith("text/css")
+
+
+def test_staff_is_no_superuser(folkmoot, tmp_path):
+    data = tmp_path / "data"
+    folkmoot("user", "add", "ada", "--staff", "--data-dir", data)
+    folkmoot("user", "add", "root", "--superuser", "--data-dir", data)
+
+    with closing(sqlite3.connect(data / "folkmoot.sqlite3")) as database:
+        found = database.execute("select username, is_staff, is_superuser from accounts_user order by username")
+        assert found.fetchall() == [("ada", 1, 0), ("root", 1, 1)]
+
+
+@pytest.mark.parametrize("typed", ["", "\n"])
+def test_a_password_that_is_none_is_refused(folkmoot, typed):
+    folkmoot("user", "add", "ada")
+
+    assert is_one_line(folkmoot("user", "password", "ada", typed=typed), "a password cannot be empty")
+
+
+def test_a_password_of_nobody_is_refused(folkmoot):
+    assert is_one_line(folkmoot("user", "password", "ada", typed="x\n"), "there is no user 'ada'")
 
 
 @pytest.mark.parametrize("name", ["", "a b"])

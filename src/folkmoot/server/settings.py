@@ -24,6 +24,8 @@ ALLOWED_HOSTS = env.names("FOLKMOOT_ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]")
 # Who may create a user over the API. `folkmoot serve` opens it on loopback only.
 REGISTRATION = env.choice("FOLKMOOT_REGISTRATION", "closed", ("open", "closed"))
 PARTICIPANTS_MAY_STEER = env.flag("FOLKMOOT_PARTICIPANTS_MAY_STEER", True)
+# Django's admin at /admin/: in production somebody has to want it.
+ADMIN = env.flag("FOLKMOOT_ADMIN", EMBEDDED)
 # Hosts that notifications may be pushed to. Empty: in embedded mode loopback and public addresses, in production none.
 PUSH_ALLOW = env.names("FOLKMOOT_PUSH_ALLOW", "")
 
@@ -65,8 +67,10 @@ RETRY_SECONDS = env.seconds("FOLKMOOT_RETRY_SECONDS", 1)
 TEST_FAULT = env.text("FOLKMOOT_TEST_FAULT", "")
 
 INSTALLED_APPS = [
+    "django.contrib.admin",
     "django.contrib.auth",
     "django.contrib.contenttypes",
+    "django.contrib.messages",
     "django.contrib.sessions",
     "django.contrib.staticfiles",
     "rest_framework",
@@ -89,11 +93,24 @@ MIDDLEWARE = [
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
 ]
 
 ROOT_URLCONF = "folkmoot.server.urls"
-TEMPLATES = [{"BACKEND": "django.template.backends.django.DjangoTemplates", "APP_DIRS": True}]
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
 STATIC_URL = "/static/"
 WHITENOISE_USE_FINDERS = True
 WHITENOISE_AUTOREFRESH = False
@@ -151,7 +168,11 @@ REST_FRAMEWORK = {
     ],
     "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
     "DEFAULT_PARSER_CLASSES": ["folkmoot.server.api.parsers.JSONParser"],
-    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_RENDERER_CLASSES": [
+        "rest_framework.renderers.JSONRenderer",
+        "folkmoot.server.api.browsable.BrowserPages",
+    ],
+    "DEFAULT_CONTENT_NEGOTIATION_CLASS": "folkmoot.server.api.browsable.Negotiation",
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
     "EXCEPTION_HANDLER": "folkmoot.server.api.errors.handle",
     "UNAUTHENTICATED_USER": "django.contrib.auth.models.AnonymousUser",

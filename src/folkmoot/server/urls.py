@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from django.conf import settings
+from django.contrib import admin
 from django.urls import include, path
 from drf_spectacular.views import SpectacularAPIView, SpectacularRedocView, SpectacularSwaggerView
 
@@ -16,6 +18,7 @@ urlpatterns = [
     path("api/schema/redoc/", SpectacularRedocView.as_view(url_name="schema"), name="redoc"),
     path("api/", include(router.urls)),
     path("api-auth/", include("rest_framework.urls")),
+    *([path("admin/", admin.site.urls)] if settings.ADMIN else []),
 ]
 
 handler400 = "folkmoot.server.api.errors.bad_request"
