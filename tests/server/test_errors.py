@@ -406,6 +406,17 @@ def test_a_strange_option_is_no_fault_of_the_server(world, option):
     can_be_shown(world, "trainings/")
 
 
+@pytest.mark.parametrize("number", [b"1e400", b"-1e400", b"NaN", b"Infinity", b"9" * 5000])
+def test_a_number_that_cannot_be_kept_is_refused(world, number):
+    body = json.dumps(good_body(world, "trainings/") | {"options": {"mine": 0}}).encode()
+
+    answer = world.generic(
+        "POST", world.path("trainings/"), body.replace(b": 0}", b": " + number + b"}"), "application/json"
+    )
+
+    assert answer.status_code == 400, answer.content
+
+
 @pytest.mark.parametrize("route", FIELDS)
 def test_a_strange_field_is_no_fault_of_the_server(world, route):
     for name in ("", "a\0b", SURROGATE, "\U0001f600", "x" * 10_000, "__proto__"):

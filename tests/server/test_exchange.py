@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
 import pytest
 import safetensors.numpy
+import torch
 
 from folkmoot.server.registry.models import Checkpoint
 from folkmoot.server.storage import get_storage
@@ -206,3 +209,22 @@ def test_a_bfloat16_model_takes_float32_from_numpy_programs(make_scene, make_mod
     weights = TensorFile.open(get_storage().path(checkpoint.sha256))["w"]
     assert weights.dtype == BFLOAT16
     assert weights.astype("f4").tolist() == [1.0, 2.0]
+
+
+@pytest.mark.parametrize(
+    ("patterns", "status"), [(["1.*"], 400), (["0.weight"], 400), (["*.weight"], 201), (["1.bias"], 201)]
+)
+def test_tensors_that_are_one_in_the_model_travel_together(as_, make_user, make_model, patterns, status):
+    layers = torch.nn.Sequential(torch.nn.Linear(2, 2, bias=False), torch.nn.Linear(2, 2))
+    layers[0].weight = layers[1].weight
+    file = io.BytesIO()
+    torch.save(layers, file)
+    actor = make_user()
+    model = make_model(actor, file=file.getvalue())
+    body = {"model_id": str(model.pk), "target_num_updates": 1, "aggregation_method": "FedAvg"}
+
+    answer = as_(actor).send("POST", "/api/trainings/", body | {"options": {"exchange": patterns}})
+
+    assert answer.status_code == status
+    if status == 400:
+        assert "0.weight, 1.weight are one tensor in the model" in answer.json()["detail"]

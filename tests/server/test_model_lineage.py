@@ -69,10 +69,21 @@ def test_the_first_checkpoint_is_the_upload(make_model, ask):
     }
 
 
+def test_a_participant_sees_of_the_updates_only_its_own(make_trained, ask):
+    scene = make_trained()
+    user = scene.participants[0]
+
+    (*_, shown) = ask(user, scene.model_id, "checkpoints")
+
+    assert shown["aggregation"]["num_updates"] == 2
+    assert shown["aggregation"]["num_examples"] is None
+    assert [each["participant"] for each in shown["aggregation"]["updates"]] == [str(user.pk)]
+
+
 def test_each_later_checkpoint_says_what_went_into_it(make_trained, ask):
     scene = make_trained(rounds=2)
 
-    shown = ask(scene.participants[0], scene.model_id, "checkpoints")
+    shown = ask(scene.actor, scene.model_id, "checkpoints")
 
     assert [(each["round"], each["origin"]) for each in shown] == [
         (0, "upload"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,7 +30,9 @@ class JSONParser(parsers.JSONParser):
         encoding = (parser_context or {}).get("encoding") or settings.DEFAULT_CHARSET
         try:
             text = stream.read().decode(encoding)
-            parsed = json.loads(text, object_pairs_hook=_without_duplicates, parse_constant=strict_constant)
+            parsed = json.loads(
+                text, object_pairs_hook=_without_duplicates, parse_constant=strict_constant, parse_float=_finite
+            )
         except (ValueError, LookupError) as error:
             raise ParseError("the body is not valid JSON in the charset that it names") from error
         if not isinstance(parsed, dict):
@@ -106,6 +109,14 @@ def _parts(value: dict[str, Any] | list[Any]) -> Iterator[Any]:
         yield from value.values()
     else:
         yield from value
+
+
+def _finite(text: str) -> float:
+    # Python reads 1e400 as an infinity, which JSON cannot say and databases refuse.
+    number = float(text)
+    if math.isinf(number):
+        raise ValueError(f"{text} is too large")
+    return number
 
 
 @contextmanager

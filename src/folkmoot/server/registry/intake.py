@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,13 +39,13 @@ class StoredFile:
 class Expected:
     """What an update must be: the tensors of `travelling`, of a model that has those of `model`.
 
-    `base` is what an encoded update may differ from; without it none is taken.
+    `base` finds what an encoded update may differ from, at the cost of reading it; without it none is taken.
     """
 
     travelling: Schema
     model: Schema
     tied: Sequence[Sequence[str]] = ()
-    base: Base | None = None
+    base: Callable[[], Base] | None = None
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def _store_encoded(incoming: IncomingFile, expected: Expected) -> StoredFile:
         raise InvalidValue("the update is encoded, and the training's options have no encoding: send plain tensors")
     with _draft() as draft:
         limits = settings.MODEL_FILE_LIMITS
-        written = decode(incoming.path, draft, expected=expected.travelling, base=expected.base, limits=limits)
+        written = decode(incoming.path, draft, expected=expected.travelling, base=expected.base(), limits=limits)
         check_tied(TensorFile.open(draft, limits=TRUSTED), expected.tied)
         stored = described(draft, written.sha256, written.num_bytes)
         get_storage().adopt(draft, stored.sha256)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from folkmoot.errors import InvalidValue
 from folkmoot.server.accounts.models import User
@@ -20,7 +21,7 @@ def expected_update(training: Training, participant: User, round: int) -> Expect
     """What the participant's update must be in this round, which is open."""
     model = schema_of(training.model)
     wanted = travelling(training, model)
-    base = _begun_with(training, participant, wanted, round) if training.settings.encoding else None
+    base = partial(_begun_with, training, participant, wanted, round) if training.settings.encoding else None
     return Expected(wanted, model, training.model.tied, base)
 
 
@@ -60,5 +61,12 @@ def check_patterns(model: Model, patterns: Sequence[str]) -> None:
     schema = schema_of(model)
     if strays := without_match(schema, patterns):
         raise InvalidValue(f"options.exchange: no tensor of the model matches {', '.join(strays)}")
-    if not select(schema, patterns):
+    travelling = {spec.name for spec in select(schema, patterns)}
+    if not travelling:
         raise InvalidValue("options.exchange leaves no tensor of the model that travels")
+    for tied in map(set, model.tied):
+        if tied & travelling and tied - travelling:
+            names = ", ".join(sorted(tied))
+            raise InvalidValue(
+                f"options.exchange: {names} are one tensor in the model; let all of them travel, or none"
+            )

@@ -144,20 +144,35 @@ class UsedUpdateSerializer(serializers.Serializer):
 
 
 class AggregationSerializer(serializers.Serializer):
-    """The round that made a checkpoint."""
+    """The round that made a checkpoint.
+
+    How many examples each participant has is its own affair and the actor's: others see the participants' number, and
+    of the updates only their own.
+    """
 
     training = serializers.UUIDField(source="training_id")
     round = serializers.IntegerField(source="number")
     aggregation_method = serializers.CharField(source="training.aggregation_method")
     num_updates = serializers.SerializerMethodField()
     num_examples = serializers.SerializerMethodField()
-    updates = UsedUpdateSerializer(many=True, source="updates.all")
+    updates = serializers.SerializerMethodField()
 
     def get_num_updates(self, made_in: Round) -> int:
         return len(made_in.updates.all())
 
-    def get_num_examples(self, made_in: Round) -> int:
-        return sum(update.num_examples for update in made_in.updates.all())
+    def get_num_examples(self, made_in: Round) -> int | None:
+        # Of two participants each would know the other's number by the sum.
+        return sum(update.num_examples for update in made_in.updates.all()) if self._sees_all(made_in) else None
+
+    @extend_schema_field(UsedUpdateSerializer(many=True))
+    def get_updates(self, made_in: Round) -> list[dict[str, Any]]:
+        user = self.context["request"].user
+        shown = [each for each in made_in.updates.all() if self._sees_all(made_in) or each.participant_id == user.pk]
+        return UsedUpdateSerializer(shown, many=True).data
+
+    def _sees_all(self, made_in: Round) -> bool:
+        user = self.context["request"].user
+        return user.is_staff or made_in.training.actor_id == user.pk
 
 
 class CheckpointSerializer(serializers.Serializer):
