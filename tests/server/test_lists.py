@@ -207,6 +207,12 @@ def test_lists_are_ordered_as_asked(make_models, names):
     assert names("?ordering=round,-name") == ["model-3", "model-0", "model-1", "model-2"]
 
 
+def test_what_is_alike_comes_in_one_order_on_every_page(make_models, names):
+    models = sorted(make_models(12), key=lambda model: (model.round, model.pk.hex))
+
+    assert names("?ordering=round") == [model.name for model in models]
+
+
 def test_models_are_found_by_name_owner_and_round(make_models, names, make_user, owner):
     make_models(12)
 

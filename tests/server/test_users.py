@@ -5,6 +5,7 @@ from __future__ import annotations
 from uuid import UUID
 
 import pytest
+from django.urls import reverse
 
 pytestmark = pytest.mark.django_db
 
@@ -303,3 +304,21 @@ def test_a_missing_slash_leads_to_the_path_with_one(ada, as_, path):
     answer = as_(ada).get(f"/api/users/{path}")
 
     assert (answer.status_code, answer["Location"]) == (301, f"/api/users/{path}/")
+
+
+@pytest.mark.parametrize(
+    ("name", "pk", "path"),
+    [
+        ("user-list", None, "users/"),
+        ("user-detail", 1, "users/1/"),
+        ("user-myself", None, "users/myself/"),
+        ("user-groups", None, "users/groups/"),
+        ("user-trainings", None, "users/trainings/"),
+        ("user-password", 1, "users/1/password/"),
+        ("group-list", None, "groups/"),
+        ("group-detail", 1, "groups/1/"),
+        ("group-members", 1, "groups/1/members/"),
+    ],
+)
+def test_each_path_has_a_name(name, pk, path):
+    assert reverse(name, kwargs=pk and {"pk": pk}) == f"/api/{path}"
