@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import zipfile
 
 import numpy as np
 import pytest
@@ -24,16 +25,16 @@ OPTIONS = {"values": "int8", "difference": True, "zstd": 3}
 def encoded(tmp_path):
     """A function: the bytes of an encoded update, in float32."""
 
-    def make(options, tensors, base=None):
-        arrays, path = as_arrays(tensors), tmp_path / "encoded"
+    def make(options, tensors, base=None, dtype="f4"):
+        arrays, path = as_arrays(tensors, dtype), tmp_path / "encoded"
         encode(arrays, Encoding.of(options), path, base=Base.of(as_arrays(base)) if base else None)
         return path.read_bytes()
 
     return make
 
 
-def as_arrays(tensors):
-    return {name: np.asarray(values, "f4") for name, values in tensors.items()}
+def as_arrays(tensors, dtype="f4"):
+    return {name: np.asarray(values, dtype) for name, values in tensors.items()}
 
 
 @pytest.fixture
@@ -242,3 +243,28 @@ def test_the_base_is_the_same_in_whatever_format_a_model_is_downloaded(
         work()
 
     assert scene.state == "C"
+
+
+def test_an_encoded_update_is_no_model(encoded, make_user, as_):
+    model_file = io.BytesIO(encoded({"values": "float16"}, {"w": [1, 2]}))
+    model_file.name = "model.safetensors"
+
+    answer = as_(make_user()).post("/api/models/", {"name": "m", "description": "d", "model_file": model_file})
+
+    assert (answer.status_code, answer.json()["code"]) == (400, "unsupported_container")
+    assert "encoded update" in answer.json()["detail"]
+
+
+def test_an_encoded_update_that_becomes_an_archive_is_refused(make_scene, make_model, make_user, encoded, tensors_file):
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as made:
+        made.writestr("code.py", "print()")
+    hidden, plain = np.frombuffer(archive.getvalue(), "u1"), np.zeros(len(archive.getvalue()), "u1")
+    actor = make_user()
+    model = make_model(actor, file=tensors_file(x=plain))
+    scene = make_scene(actor=actor, model=model, options={"encoding": {"zstd": 1}})
+
+    answer = scene.send_update(scene.participants[0], file=encoded({"zstd": 1}, {"x": hidden}, dtype="u1"))
+
+    assert (answer.status_code, answer.json()["code"]) == (400, "invalid_file")
+    assert "zip archive" in answer.json()["detail"]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+import zipfile
 from uuid import uuid4
 
 import numpy as np
 import pytest
+import safetensors.numpy
 
 from folkmoot.server.registry.models import Checkpoint, Model
 from folkmoot.server.storage.upload import IncomingFile
@@ -18,6 +20,14 @@ pytestmark = pytest.mark.django_db
 def npz_of(**arrays):
     file = io.BytesIO()
     np.savez_compressed(file, **arrays)
+    return file.getvalue()
+
+
+def archive():
+    """A zip archive that other programs find behind anything."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as made:
+        made.writestr("code.py", "print()")
     return file.getvalue()
 
 
@@ -236,6 +246,8 @@ def test_a_text_without_end_or_with_nul_is_refused(upload, field, value):
         (b"\xff" * 100, "unsupported_container"),
         (npz_of(w=np.array([object()], dtype=object)), "invalid_file"),
         (npz_of(w=np.array([np.nan])), "non_finite"),
+        (safetensors.numpy.save({"w": np.frombuffer(archive(), "u1")}), "invalid_file"),
+        (npz_of(w=np.frombuffer(archive(), "u1")), "invalid_file"),
     ],
 )
 def test_a_file_that_is_no_model_is_refused(upload, storage, data, code):

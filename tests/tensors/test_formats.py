@@ -12,6 +12,7 @@ import torch
 
 from folkmoot.errors import InvalidFile, InvalidValue, SchemaMismatch, TooLarge, UnsupportedContainer
 from folkmoot.tensors import FORMATS, Limits, Schema, TensorFile, open_tensors, recognise, to_canonical, write_tensors
+from folkmoot.tensors.encodings import Encoding, encode
 from folkmoot.tensors.schema import BFLOAT16
 
 NEED_A_TEMPLATE = {"onnx"}
@@ -157,6 +158,14 @@ def test_another_kind_of_file_is_not_taken(tmp_path, content):
 
     with pytest.raises(UnsupportedContainer, match="taken are safetensors, npz"):
         open_tensors(tmp_path / "model.safetensors")
+
+
+@pytest.mark.parametrize("encoding", [Encoding("int8"), Encoding(zstd=3)])
+def test_an_encoded_update_is_no_model(tmp_path, encoding):
+    encode({"w": np.ones(8, "f4")}, encoding, tmp_path / "update")
+
+    with pytest.raises(UnsupportedContainer, match="encoded update"):
+        open_tensors(tmp_path / "update")
 
 
 def test_the_template_keeps_its_metadata_and_order(tmp_path):

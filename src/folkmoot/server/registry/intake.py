@@ -18,6 +18,7 @@ from folkmoot.tensors.checksums import BlockChecksums, block_checksums
 from folkmoot.tensors.conform import check_tied, conform
 from folkmoot.tensors.encodings import Base, decode, is_encoded
 from folkmoot.tensors.finite import finite_blocks
+from folkmoot.tensors.formats.polyglots import check_not_also_zip
 from folkmoot.tensors.limits import TRUSTED
 from folkmoot.tensors.schema import Schema, Tensors
 from folkmoot.tensors.tensor_file import TensorFile, as_bytes, write_blocks
@@ -97,6 +98,7 @@ def _store_encoded(incoming: IncomingFile, expected: Expected) -> StoredFile:
     with _draft() as draft:
         limits = settings.MODEL_FILE_LIMITS
         written = decode(incoming.path, draft, expected=expected.travelling, base=expected.base(), limits=limits)
+        check_not_also_zip(draft)
         check_tied(TensorFile.open(draft, limits=TRUSTED), expected.tied)
         stored = described(draft, written.sha256, written.num_bytes)
         get_storage().adopt(draft, stored.sha256)
@@ -125,6 +127,7 @@ def _canonical(incoming: IncomingFile, tensors: Tensors) -> Iterator[tuple[Path,
         return
     with _draft() as draft:
         written = write_blocks(draft, Schema.of(tensors), blocks)
+        check_not_also_zip(draft)  # the file came as another format, and may be handed out as this one
         yield draft, StoredFile(written.sha256, written.num_bytes, checksums.digest())
 
 

@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Protocol
 
 from folkmoot.errors import UnsupportedContainer
+from folkmoot.tensors.encodings import is_encoded
 from folkmoot.tensors.formats import npz, onnx, safetensors, torch_zip
+from folkmoot.tensors.formats.polyglots import check_not_also_zip
 from folkmoot.tensors.limits import Limits
 from folkmoot.tensors.schema import Tensors
 from folkmoot.tensors.tensor_file import WrittenFile, write_tensors
@@ -42,15 +44,25 @@ class Format(Protocol):
 FORMATS: dict[str, Format] = {module.NAME: module for module in (safetensors, npz, torch_zip, onnx)}
 """In the order in which they are asked: npz knows its own zip archives, torch takes all others."""
 
+_ZIP = b"PK\x03\x04"
 _OLD_TORCH = bytes.fromhex("8a0a6cfc9c46f9206aa85019")  # the number with which the pickle of torch before 1.6 begins
 
 
 def recognise(path: Path) -> Format:
-    """Find the format of a file by its first bytes; raises UnsupportedContainer."""
+    """Find the format of a file by its first bytes.
+
+    Raises UnsupportedContainer, and InvalidFile for a file that is a zip archive besides.
+    """
+    if is_encoded(path):  # by its parts it would be a safetensors file of strange tensors
+        raise UnsupportedContainer(
+            "this is an encoded update, which only a training takes: a model is sent as it is, and not compressed"
+        )
     with path.open("rb") as file:
         head = file.read(_HEAD_BYTES)
     for candidate in FORMATS.values():
         if candidate.recognise(head):
+            if not head.startswith(_ZIP):  # a zip archive is read strictly up to its last byte
+                check_not_also_zip(path)
             return candidate
     raise UnsupportedContainer(f"{_kind(head)} is not taken; taken are {', '.join(FORMATS)}")
 
