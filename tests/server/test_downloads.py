@@ -163,6 +163,17 @@ def test_a_format_that_the_model_cannot_have_is_refused_with_those_that_it_can(
     assert answer.json() == {"detail": sentence, "code": "invalid_value"}
 
 
+def test_an_npz_that_would_be_refused_as_an_update_is_not_handed_out(make_model, make_user, as_):
+    ada = make_user()
+    model = make_model(ada, file=safetensors.numpy.save({"/fc/w": np.ones(2, "f4")}))
+
+    answer = as_(ada).get(f"/api/models/{model.pk}/?as=npz")
+
+    assert (answer.status_code, answer.json()["code"]) == (400, "invalid_value")
+    assert "'/fc/w'" in answer.json()["detail"]
+    assert list(torch_in(as_(ada).get(f"/api/models/{model.pk}/?as=torch").getvalue())) == ["/fc/w"]
+
+
 def test_the_best_round_is_not_there_yet(make_trained, get):
     answer = get(make_trained(), "?round=best")
 

@@ -197,6 +197,50 @@ def test_tensors_become_a_file_of_a_format_that_needs_no_template(name, tmp_path
     assert written.num_bytes == (tmp_path / "model").stat().st_size
 
 
+LIKE_PATHS = ["/fc/w", "../w", "a/../b", "a\\b"]
+ODD_NAMES = [
+    *LIKE_PATHS,
+    *("a/..", "..", ".", "a//b", "a/", "C:w", "a.npy", "__class__", "onnx::Conv_1", "two words", " ", "größe", "重み"),
+    *("w" * 512, "😀" * 512),
+]
+
+
+def odd_names(name):
+    return [odd for odd in ODD_NAMES if name != "npz" or odd not in LIKE_PATHS]
+
+
+@pytest.mark.parametrize("name", sorted(FORMATS.keys() - NEED_A_TEMPLATE))
+def test_what_is_exported_can_be_read_again_under_the_same_names(name, tmp_path):
+    for odd in odd_names(name):
+        tensors = {odd: np.ones(2, "f4"), "plain": np.zeros(1, "f4")}
+
+        FORMATS[name].export(tensors, tmp_path / "model")
+
+        assert recognise(tmp_path / "model") is FORMATS[name]
+        assert_same(open_tensors(tmp_path / "model"), tensors)
+
+
+@pytest.mark.parametrize("odd", LIKE_PATHS)
+def test_names_that_would_be_refused_in_an_npz_are_not_written_to_one(odd, tmp_path):
+    with pytest.raises(InvalidValue) as refusal:
+        FORMATS["npz"].export({"plain": np.zeros(1, "f4"), odd: np.ones(2, "f4")}, tmp_path / "model")
+
+    assert f"a tensor named {odd!r}" in refusal.value.message
+    assert "safetensors and torch files can" in refusal.value.message
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_template_keeps_its_names(name, tmp_path):
+    template = tmp_path / ("model.npz" if name.startswith("npz") else "model")
+    tensors = dict.fromkeys(odd_names(name.split(",")[0]), np.ones(2, "f4"))
+    WRITERS[name](template, **tensors)
+
+    recognise(template).write(template, {odd: array + 1 for odd, array in tensors.items()}, tmp_path / "output")
+
+    assert_same(open_tensors(tmp_path / "output"), {odd: array + 1 for odd, array in tensors.items()})
+
+
 def test_numpy_reads_an_npz_that_was_made_without_a_template(tmp_path):
     values = np.array([[1, -2.5]])
     FORMATS["npz"].export({"a.b/c": values, "half": values.astype(BFLOAT16)}, tmp_path / "model.npz")

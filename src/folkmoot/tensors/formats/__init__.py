@@ -13,7 +13,7 @@ from folkmoot.tensors.limits import Limits
 from folkmoot.tensors.schema import Tensors
 from folkmoot.tensors.tensor_file import WrittenFile, write_tensors
 
-_HEAD_BYTES = 1024
+_HEAD_BYTES = 1 << 17  # the name of a zip archive's first member may take half of it
 
 
 class Format(Protocol):

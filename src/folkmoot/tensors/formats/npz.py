@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from folkmoot.errors import InvalidFile, TooLarge
+from folkmoot.errors import InvalidFile, InvalidValue, TooLarge
 from folkmoot.tensors.array_blocks import Block, array_blocks
 from folkmoot.tensors.formats.npy import MAX_PREFIX_BYTES, NpyHeader, npy_prefix, parse_npy_header
 from folkmoot.tensors.formats.zip_archive import STORED, Member, ZipArchive
@@ -116,13 +116,18 @@ class NpzFile(StoredTensors):
 
 def _tensor_name(member: Member, limits: Limits) -> str:
     name = member.name
-    if name.startswith("/") or "\\" in name or ".." in name.split("/"):
+    if _could_be_elsewhere(name):
         raise InvalidFile(f"{name!r} is no name for a member of an .npz archive")
     if not name.endswith(_SUFFIX):
         raise InvalidFile(f"{name!r} is not an array; an .npz archive holds nothing but .npy files")
     if len(name) > limits.max_name_length + len(_SUFFIX):
         raise TooLarge(f"a tensor's name is longer than {limits.max_name_length} characters")
     return name.removesuffix(_SUFFIX)
+
+
+def _could_be_elsewhere(name: str) -> bool:
+    """Whether a program that unpacks the archive may take the name for a place outside of it, or for another name."""
+    return name.startswith("/") or "\\" in name or ".." in name.split("/")
 
 
 def write(template: Path, tensors: Tensors, output: Path) -> WrittenFile:
@@ -138,7 +143,16 @@ def write(template: Path, tensors: Tensors, output: Path) -> WrittenFile:
 
 
 def export(tensors: Tensors, output: Path) -> WrittenFile:
-    """Write what numpy.savez would write; bfloat16, which NumPy does not have, becomes float32."""
+    """Write what numpy.savez would write; bfloat16, which NumPy does not have, becomes float32.
+
+    Raises InvalidValue for the name of a tensor under which `read` would refuse it.
+    """
+    odd = next((name for name in tensors if _could_be_elsewhere(name + _SUFFIX)), None)
+    if odd is not None:
+        raise InvalidValue(
+            f"an .npz archive cannot hold a tensor named {odd!r}, which would be a file at another place for programs "
+            "that unpack it; safetensors and torch files can"
+        )
     with _writing(output) as archive:
         for name in tensors:
             array = np.asarray(tensors[name])
