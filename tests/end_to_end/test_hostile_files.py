@@ -14,10 +14,12 @@ import ml_dtypes
 import numpy as np
 import pytest
 from chunks import BYTES
-from harness import Server, World, copy
+from harness import Server, World, as_file, copy
 from hostile_files import archives, arrays, damage, encoded_files, onnx_files, safetensors_files, torch_files
 from hostile_files.row import CANARY, MARKER, SECRET
 from watching import cost_of, settled, stored
+
+from folkmoot.tensors.encodings import Base, Encoding, encode
 
 
 def named(tables):
@@ -116,6 +118,22 @@ def test_a_hostile_file_in_a_form_does_no_harm(besieged, name):
 @pytest.mark.parametrize("name", ENCODED)
 def test_a_hostile_encoded_update_does_no_harm(besieged, name, send):
     check_harmless(besieged, send, ENCODED[name].build(), ENCODED[name].codes)
+
+
+def test_a_small_update_of_a_large_model_stays_small_in_memory(besieged, tmp_path):
+    encoding = {"values": "int8", "top_k": 0.001, "difference": True, "zstd": 3}
+    weights = {"w": np.zeros(30_000_000, "f4")}
+    model = as_model(besieged, as_file(weights)).json()["model_id"]
+    training = besieged.started(besieged.participants(2), model_id=model, rounds=1, encoding=encoding)
+    encode(weights, Encoding(**encoding), tmp_path / "update", base=Base.of(weights))
+    file = (tmp_path / "update").read_bytes()
+
+    request = partial(as_update, besieged, file, Open(besieged, training))
+    answer, cost = cost_of(besieged.server.process.pid, request)
+
+    assert answer.status_code == 201
+    assert len(file) < MIB
+    assert cost.num_bytes < len(file) + MAX_GROWTH
 
 
 def check_harmless(world, send, file, codes):

@@ -59,6 +59,19 @@ class TensorFile(StoredTensors):
         flat = np.frombuffer(self._file, spec.numpy_dtype, spec.num_elements, self.data_offset + start)
         return flat.reshape(spec.shape)
 
+    def blocks(self, name: str) -> Iterator[Block]:
+        """As everywhere; memory is given back behind the reader, so that it does not grow with the file."""
+        _, position, _ = self._spans[name]
+        for block in super().blocks(name):
+            yield block
+            self._leave(self.data_offset + position, self.data_offset + position + block.nbytes)
+            position += block.nbytes
+
+    def _leave(self, start: int, stop: int) -> None:
+        first, last = start // mmap.PAGESIZE * mmap.PAGESIZE, stop // mmap.PAGESIZE * mmap.PAGESIZE
+        if isinstance(self._file, mmap.mmap) and last > first:
+            self._file.madvise(mmap.MADV_DONTNEED, first, last - first)
+
     @property
     def num_bytes(self) -> int:
         """The size of the whole file."""

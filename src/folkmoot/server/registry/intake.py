@@ -16,7 +16,7 @@ from folkmoot.tensors import formats
 from folkmoot.tensors.array_blocks import Block
 from folkmoot.tensors.checksums import BlockChecksums, block_checksums
 from folkmoot.tensors.conform import check_tied, conform
-from folkmoot.tensors.encodings import Base, decode, is_encoded
+from folkmoot.tensors.encodings import Base, is_encoded, open_encoded
 from folkmoot.tensors.finite import finite_blocks
 from folkmoot.tensors.formats.polyglots import check_not_also_zip
 from folkmoot.tensors.limits import TRUSTED
@@ -95,14 +95,13 @@ def store_update(incoming: IncomingFile, *, expected: Expected) -> StoredUpdate:
 def _store_encoded(incoming: IncomingFile, expected: Expected) -> StoredFile:
     if expected.base is None:
         raise InvalidValue("the update is encoded, and the training's options have no encoding: send plain tensors")
-    with _draft() as draft:
-        limits = settings.MODEL_FILE_LIMITS
-        written = decode(incoming.path, draft, expected=expected.travelling, base=expected.base(), limits=limits)
+    limits, folder = settings.MODEL_FILE_LIMITS, incoming.path.parent
+    tensors = open_encoded(incoming.path, folder, expected=expected.travelling, base=expected.base(), limits=limits)
+    check_tied(tensors, expected.tied)
+    with _canonical(incoming, tensors) as (draft, stored):
         check_not_also_zip(draft)
-        check_tied(TensorFile.open(draft, limits=TRUSTED), expected.tied)
-        stored = described(draft, written.sha256, written.num_bytes)
         get_storage().adopt(draft, stored.sha256)
-        return stored
+    return stored
 
 
 def described(path: Path, sha256: str, num_bytes: int) -> StoredFile:

@@ -2,7 +2,7 @@
 
 from folkmoot.tensors.encodings.base import Base
 from folkmoot.tensors.encodings.encoding import Encoding
-from folkmoot.tensors.encodings.reading import decode, is_encoded
+from folkmoot.tensors.encodings.reading import decode, is_encoded, open_encoded
 from folkmoot.tensors.encodings.writing import encode
 
-__all__ = ["Base", "Encoding", "decode", "encode", "is_encoded"]
+__all__ = ["Base", "Encoding", "decode", "encode", "is_encoded", "open_encoded"]

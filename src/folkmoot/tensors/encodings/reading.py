@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from folkmoot.errors import Conflict, NonFinite, TooLarge
-from folkmoot.tensors.array_blocks import array_blocks
+from folkmoot.tensors.array_blocks import Block, array_blocks
 from folkmoot.tensors.encodings.base import Base
 from folkmoot.tensors.encodings.chunks import Float64s, Parts, saturated, unpack
 from folkmoot.tensors.encodings.description import HEAD_BYTES, Description, begins_header, parse_description
@@ -22,9 +22,10 @@ from folkmoot.tensors.encodings.layout import CHUNK_ELEMENTS, EXACT, INDICES, SC
 from folkmoot.tensors.header import parse_header
 from folkmoot.tensors.limits import Limits
 from folkmoot.tensors.replacing import naming_full_disk
-from folkmoot.tensors.schema import Schema, Tensors, check_fits, is_float
-from folkmoot.tensors.tensor_file import TensorFile, TensorFileWriter, WrittenFile
+from folkmoot.tensors.schema import Schema, StoredTensors, Tensors, blocks_of, check_fits, is_float
+from folkmoot.tensors.tensor_file import TensorFile, WrittenFile, write_tensors
 
+_FLOAT64 = np.dtype(np.float64)
 _MAX_PARTS = 3  # values, scales and indices
 _MAX_EXTRA_BYTES = 8  # of one scale and one index for each number
 
@@ -50,15 +51,40 @@ def decode(
     expanded next to `output`, to no more than `expected` can need, and leaves nothing there. Raises InvalidFile,
     SchemaMismatch, NonFinite, StorageFull, and Conflict if the file holds differences to another model.
     """
-    file = _open(path, output.parent, expected, limits)
+    return write_tensors(output, open_encoded(path, output.parent, expected=expected, base=base, limits=limits))
+
+
+def open_encoded(
+    path: Path,
+    folder: Path,
+    *,
+    expected: Schema,
+    base: Base | None = None,
+    limits: Limits = Limits(),  # noqa: B008 (frozen)
+) -> EncodedFile:
+    """Open the encoded file for `decode`; a compressed one is expanded in `folder`, where nothing of it is seen."""
+    file = _open(path, folder, expected, limits)
     description = parse_description(file.metadata, file.schema)
     check_fits(expected, description.schema)
-    tensors = _tensors_of(base, description)
-    with TensorFileWriter(output, expected) as writer:
-        for spec in expected:
-            for block in _decoded(file, description.layouts[spec.name], tensors):
-                writer.write(block.view(np.uint8).data)
-    return WrittenFile(writer.sha256, writer.num_bytes)
+    return EncodedFile(file, description, _tensors_of(base, description))
+
+
+class EncodedFile(StoredTensors):
+    """The tensors of the update that an encoded file stands for, decoded as they are read."""
+
+    def __init__(self, file: TensorFile, description: Description, base: Tensors) -> None:
+        self.schema = description.schema
+        self._file = file
+        self._layouts = description.layouts
+        self._base = base
+
+    def __getitem__(self, name: str) -> npt.NDArray[Any]:
+        spec = self._layouts[name].spec
+        blocks = [np.empty(0, spec.numpy_dtype), *self.blocks(name)]
+        return np.concatenate(blocks).reshape(spec.shape)
+
+    def blocks(self, name: str) -> Iterator[Block]:
+        return _decoded(self._file, self._layouts[name], self._base)
 
 
 def _open(path: Path, folder: Path, expected: Schema, limits: Limits) -> TensorFile:
@@ -99,7 +125,8 @@ def _decoded(file: TensorFile, layout: Layout, base: Tensors) -> Iterator[npt.ND
     elif not base:
         yield from (saturated(numbers, dtype) for numbers in _numbers(file, layout))
     else:
-        base_chunks = array_blocks(np.asarray(base[name]), np.dtype(np.float64), CHUNK_ELEMENTS)
+        blocks = blocks_of(base, name)  # of TensorFiles: each but the last has a multiple of a chunk's elements
+        base_chunks = (chunk for block in blocks for chunk in array_blocks(block, _FLOAT64, CHUNK_ELEMENTS))
         for numbers, chunk in zip(_numbers(file, layout), base_chunks, strict=True):
             yield saturated(chunk + numbers, dtype)
 
