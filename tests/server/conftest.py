@@ -10,7 +10,9 @@ import itertools
 import json
 import logging
 import os
+import sys
 from datetime import timedelta
+from pathlib import Path
 
 import django
 import numpy as np
@@ -41,12 +43,13 @@ def _set_up_django():
 
 
 _set_up_django()
+sys.path.insert(0, str(Path(__file__).parent))  # --import-mode=importlib does not
 
 from django.test import Client  # noqa: E402 - needs the settings
 from django.utils import timezone  # noqa: E402
 
 from folkmoot.server.accounts.models import User  # noqa: E402
-from folkmoot.server.accounts.services import issue_token  # noqa: E402
+from folkmoot.server.accounts.services import create_group, issue_token  # noqa: E402
 from folkmoot.server.outbox.events import handle_next_event  # noqa: E402
 from folkmoot.server.outbox.models import Event, Lane  # noqa: E402
 from folkmoot.server.registry import services  # noqa: E402
@@ -55,6 +58,7 @@ from folkmoot.server.storage.upload import IncomingFile  # noqa: E402
 from folkmoot.server.trainings import lifecycle  # noqa: E402
 from folkmoot.server.trainings.creation import create_training  # noqa: E402
 from folkmoot.server.trainings.models import Training  # noqa: E402
+from folkmoot.server.uploads.services import open_upload  # noqa: E402
 
 
 @pytest.fixture(scope="session")
@@ -183,6 +187,19 @@ class Scene:
     @property
     def round_states(self):
         return [each["state"] for each in self.shown["rounds"]]
+
+    def one_of(self, path):
+        """The id of one of what the path is about: the actor's, or of the training."""
+        things = {
+            "users": lambda: self.actor,
+            "tokens": lambda: issue_token(self.actor)[0],
+            "groups": lambda: create_group("hospitals", creator=self.actor),
+            "models": lambda: self.training.model,
+            "uploads": lambda: open_upload(self.actor, target="/api/models/", fields={}, size=1)[0],
+            "trainings": lambda: self.training,
+        }
+        resource = path.split("/")[2] if "<id>" in path else ""
+        return things[resource]().pk if resource else None
 
     def weights(self, round=None):
         query = "" if round is None else f"?round={round}"

@@ -5,17 +5,17 @@ from __future__ import annotations
 from django.conf import settings
 from django.contrib import admin
 from django.urls import include, path
-from drf_spectacular.views import SpectacularAPIView, SpectacularRedocView, SpectacularSwaggerView
 
 from folkmoot.server.api.router import router
 from folkmoot.server.api.views.health import healthz, readyz
+from folkmoot.server.api.views.schema import RedocView, SchemaView, SwaggerView
 
 urlpatterns = [
     path("healthz", healthz),
     path("readyz", readyz),
-    path("api/schema/", SpectacularAPIView.as_view(), name="schema"),
-    path("api/schema/swagger-ui/", SpectacularSwaggerView.as_view(url_name="schema"), name="swagger-ui"),
-    path("api/schema/redoc/", SpectacularRedocView.as_view(url_name="schema"), name="redoc"),
+    path("api/schema/", SchemaView.as_view(), name="schema"),
+    path("api/schema/swagger-ui/", SwaggerView.as_view(url_name="schema"), name="swagger-ui"),
+    path("api/schema/redoc/", RedocView.as_view(url_name="schema"), name="redoc"),
     path("api/", include(router.urls)),
     path("api-auth/", include("rest_framework.urls")),
     *([path("admin/", admin.site.urls)] if settings.ADMIN else []),
