@@ -452,6 +452,57 @@ def test_without_an_evaluation_it_lets_the_round_go_on(app, trained, scripted, p
     assert scripted.received("GET", paths.model("m")) == []
 
 
+def test_it_sends_both_moments_in_a_swag_round(app, trained, scripted, polls, serves_model, answer, tmp_path):
+    @app.swag
+    def swag(weights, task):
+        flat = weights["layer.weight"].ravel()
+        return flat, flat**2, 8
+
+    polls([asks(1, "SWAG_ROUND_START", round=1)], [asks(1, "SWAG_ROUND_START", round=1)])
+    scripted.on("POST", paths.model_swag("m"), answer(201, {"detail": ""}))
+
+    app.run()
+
+    (sent,) = scripted.received("POST", paths.model_swag("m"))
+    assert sent.fields == {"round": ["1"], "sample_size": ["8"]}
+    moments = []
+    for name in ("first_moment_file", "second_moment_file"):
+        (tmp_path / name).write_bytes(sent.files[name])
+        moments.append(TensorFile.open(tmp_path / name)["moment"].tolist())
+    assert moments == [[0, 1, 2, 3, 4, 5], [0, 1, 4, 9, 16, 25]]
+
+
+def test_without_moments_it_lets_the_round_go_on(app, trained, scripted, polls, answer):
+    polls([asks(1, "SWAG_ROUND_START", round=1)])
+    scripted.on("POST", paths.model_swag("m"), answer(201, {"detail": ""}))
+
+    app.run()
+
+    (sent,) = scripted.received("POST", paths.model_swag("m"))
+    assert sent.fields == {"round": ["1"], "sample_size": ["0"]}
+    assert scripted.received("GET", paths.model("m")) == []
+
+
+def test_moments_that_are_not_taken_do_not_end_the_run(app, trained, scripted, polls, answer):
+    polls([asks(1, "SWAG_ROUND_START", round=1)])
+    scripted.on("POST", paths.model_swag("m"), answer(404, {"detail": "No such path.", "code": "not_found"}))
+
+    app.run()
+
+    assert len(scripted.received("POST", paths.model_swag("m"))) == 1
+
+
+def test_it_trains_and_answers_the_local_model_that_it_was_sent(app, trained, scripted, polls, answer, model_bytes):
+    scripted.on("GET", paths.model("local"), answer(200, model_bytes, {"ETag": '"2"'}))
+    scripted.on("PUT", paths.model_update("local"), answer(201, {"detail": "", "update_id": "u"}))
+    polls([ask_to_train(round=1, model="local")])
+
+    app.run()
+
+    assert [task.model_id for task in trained] == ["local"]
+    assert len(scripted.received("PUT", paths.model_update("local"))) == 1
+
+
 def test_an_exception_of_the_users_own_ends_the_run_with_a_line_in_the_log(app, scripted, polls, serves_model, caplog):
     @app.train
     def train(weights, task):

@@ -226,13 +226,20 @@ class World:
         return HTTP.request(method, self.server.url + path, headers=headers, **request)
 
     def create_training(
-        self, participants: Sequence[Account], *, rounds: int, model_id: str = "", **options: Any
+        self,
+        participants: Sequence[Account],
+        *,
+        rounds: int,
+        model_id: str = "",
+        uncertainty_method: str = "NONE",
+        **options: Any,
     ) -> str:
         body = {
             "model_id": model_id or self.model_id,
             "target_num_updates": rounds,
             "aggregation_method": "FedAvg",
             "clients": [each.id for each in participants],
+            "uncertainty_method": uncertainty_method,
             "options": options,
         }
         answer = self.call(self.actor, "POST", "/api/trainings/", json=body)
@@ -268,7 +275,7 @@ class World:
     def wait_for_end(self, training_id: str, *, seconds: float = 30) -> dict[str, Any]:
         def over() -> dict[str, Any] | None:
             training = self.training(training_id)
-            return training if training["state"] not in "IO" else None
+            return training if training["state"] not in "IOS" else None
 
         ended: dict[str, Any] = wait_until(over, "the training to end", seconds=seconds)
         assert ended["state"] == "C", ended["reason"]
@@ -344,6 +351,12 @@ def trained(weights: Tensors, name: str, round: int) -> dict[str, np.ndarray]:
     return {key: np.float32(value * 0.9 + noise.normal(size=value.shape)) for key, value in weights.items()}
 
 
+def moments(weights: Tensors, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """What a participant finds near the weights, as far as the tests are concerned."""
+    flat = np.concatenate([np.ravel(weights[key]) for key in sorted(weights)]) + len(name)
+    return np.float32(flat), np.float32(flat**2)
+
+
 def num_examples(name: str) -> int:
     return 10 + 7 * NAMES.index(name)
 
@@ -376,6 +389,10 @@ class Participants:
         @app.evaluate
         def evaluate(weights, task):
             return num_examples(account.name), {"accuracy": 0.5}
+
+        @app.swag
+        def swag(weights, task):
+            return *moments(weights, account.name), num_examples(account.name)
 
         return app
 
@@ -423,7 +440,9 @@ class Observer:
 
 def _progress(seen: tuple[str, int, int, str]) -> tuple[int, int, int, int]:
     state, rounds, arrived, round_state = seen
-    return "IOC".index(state), rounds, ("OPEN", "AGGREGATING", "TESTING", "CLOSED").index(round_state), arrived
+    order = ("OPEN", "AGGREGATING", "SWAG", "MERGING", "TESTING", "CLOSED")
+    # S is a part of O: a training goes from one to the other and back.
+    return {"I": 0, "O": 1, "S": 1, "C": 2}[state], rounds, order.index(round_state), arrived
 
 
 def play_round(world: World, accounts: Sequence[Account], training_id: str, number: int) -> None:

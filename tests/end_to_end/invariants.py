@@ -27,8 +27,14 @@ Row = dict[str, Any]
 GRACE = timedelta(seconds=60)
 """How long after its deadline a round may still be open, however slow the machine."""
 FINAL_ROUND_STATES = ("CLOSED", "FAILED")
-AGGREGATED_ROUND_STATES = ("TESTING", "CLOSED")
-REFERENCES = (("registry_model", "template_sha256"), ("registry_checkpoint", "sha256"), ("trainings_update", "sha256"))
+AGGREGATED_ROUND_STATES = ("SWAG", "MERGING", "TESTING", "CLOSED")
+REFERENCES = (
+    ("registry_model", "template_sha256"),
+    ("registry_checkpoint", "sha256"),
+    ("registry_moments", "sha256"),
+    ("trainings_update", "sha256"),
+    ("trainings_swagstatistic", "sha256"),
+)
 
 
 def check_history(place: Place, *, failed: bool = False) -> None:
@@ -39,6 +45,7 @@ def check_history(place: Place, *, failed: bool = False) -> None:
     for training in tables.trainings:
         _check_rounds(tables, training, failed=failed)
         _check_aggregates(tables, training, place)
+        _check_moments(tables, training, place)
     _check_checkpoints(tables, place)
     _check_blobs(tables, place)
     _check_secrets(place)
@@ -53,6 +60,8 @@ class Tables:
         self.cohorts = rows("SELECT * FROM trainings_round_cohort")
         self.updates = rows("SELECT * FROM trainings_update")
         self.handovers = rows("SELECT * FROM trainings_handover")
+        self.statistics = rows("SELECT * FROM trainings_swagstatistic")
+        self.moments = rows("SELECT * FROM registry_moments")
         self.models = rows("SELECT * FROM registry_model")
         self.checkpoints = rows("SELECT * FROM registry_checkpoint ORDER BY model_id, round")
         self.events = rows("SELECT * FROM outbox_event ORDER BY id")
@@ -92,12 +101,17 @@ def _check_rounds(tables: Tables, training: Row, *, failed: bool) -> None:
     assert numbers == list(range(first, first + len(numbers))), numbers
     open_ones = [each for each in rounds if each["state"] not in FINAL_ROUND_STATES]
     assert open_ones in ([], rounds[-1:]), rounds
-    assert training["state"] in ("IOCE" if failed else "IOC"), training["reason"]
-    assert len(open_ones) == (training["state"] == "O"), (training["state"], rounds)
+    assert training["state"] in ("IOSCE" if failed else "IOSC"), training["reason"]
+    assert len(open_ones) == (training["state"] in "OS"), (training["state"], rounds)
+    assert [each["state"] for each in open_ones].count("SWAG") == (training["state"] == "S"), training["state"]
     if training["state"] == "C":
         assert len(rounds) == training["target_num_updates"]
     now = datetime.now(UTC)
-    overdue = [each for each in open_ones if each["state"] != "AGGREGATING" and _utc(each["closes_at"]) + GRACE < now]
+    overdue = [
+        each
+        for each in open_ones
+        if each["state"] not in ("AGGREGATING", "MERGING") and _utc(each["closes_at"]) + GRACE < now
+    ]
     assert not overdue, overdue
     told = {
         kind: [event["payload"]["round"] for event in tables.events_of(training, kind)]
@@ -164,6 +178,23 @@ def _check_chain(tables: Tables, training: Row) -> None:
             assert len({each["update_id"] for each in dealt}) == len(owners), "a local model was lost on its way"
 
 
+def _check_moments(tables: Tables, training: Row, place: Place) -> None:
+    """I1 and I2 for SWAG: a checkpoint's moments are, byte for byte, what its statistics make."""
+    checkpoints = {each["id"]: each["round"] for each in tables.checkpoints if each["model_id"] == training["model_id"]}
+    merged = {
+        checkpoints[each["checkpoint_id"]]: each for each in tables.moments if each["checkpoint_id"] in checkpoints
+    }
+    for current in tables.rounds_of(training):
+        statistics = [each for each in tables.statistics if each["round_id"] == current["id"] and each["sha256"]]
+        done = bool(statistics) and current["state"] in ("TESTING", "CLOSED")
+        assert (current["number"] + 1 in merged) == done, (current, len(statistics))
+        if done:
+            inputs = [_as_input(each, place) for each in statistics]
+            with tempfile.TemporaryDirectory() as folder:
+                expected = aggregate_files(find_strategy("FedAvg", {}), inputs[0].path, inputs, Path(folder, "moments"))
+            assert merged[current["number"] + 1]["sha256"] == expected.sha256
+
+
 def _check_checkpoints(tables: Tables, place: Place) -> None:
     """I2 and I5: one a round, finite, with the tensors of the first."""
     for model, group in groupby(tables.checkpoints, key=lambda each: each["model_id"]):
@@ -179,15 +210,16 @@ def _check_checkpoints(tables: Tables, place: Place) -> None:
 def _check_blobs(tables: Tables, place: Place) -> None:
     """I4: no row points to nothing, and every blob has the name of its bytes."""
     rows = {"registry_model": tables.models, "registry_checkpoint": tables.checkpoints}
-    rows["trainings_update"] = tables.updates
+    rows |= {"trainings_update": tables.updates, "registry_moments": tables.moments}
+    rows["trainings_swagstatistic"] = [each for each in tables.statistics if each["sha256"]]
     for table, column in REFERENCES:
         for row in rows[table]:
             path = _blob(place, row[column])
-            assert path.exists(), f"{table} {row['id']} points to a blob that is not there"
+            assert path.exists(), f"{table} {row} points to a blob that is not there"
             assert path.stat().st_size == row.get("num_bytes", path.stat().st_size)
-    for row in (*tables.checkpoints, *tables.updates):
+    for row in (*tables.checkpoints, *tables.updates, *tables.moments, *rows["trainings_swagstatistic"]):
         data = TensorFile.open(_blob(place, row["sha256"])).data
-        assert bytes(row["checksums"]) == block_checksums(data), f"{row['id']} has other checksums than its blob"
+        assert bytes(row["checksums"]) == block_checksums(data), f"{row} has other checksums than its blob"
     for path in place.blobs.glob("??/*"):
         with contextlib.suppress(FileNotFoundError):  # the sweep of a running server
             assert hashlib.sha256(path.read_bytes()).hexdigest() == path.name

@@ -196,3 +196,34 @@ def assert_each_update_was_trained_from_what_was_handed_over(world, training_id)
 
 def tensors(world, update):
     return dict(open_tensors(world.place.blobs / update["sha256"][:2] / update["sha256"]))
+
+
+SWAG_POINTS = (
+    "swag_opened.claimed",
+    "swag_opened.before_notify",
+    "swag.before_commit:2",
+    "swag.after_commit:3",
+    "swag_full.claimed",
+    "swag_full.blob_written",
+    "swag_full.before_commit",
+    "swag_full.after_commit",
+)
+
+
+@pytest.mark.parametrize("point", SWAG_POINTS)
+def test_a_server_killed_while_moments_are_collected_and_merged_ends_as_if_nothing_had_been(world, point, undisturbed):
+    accounts = world.participants(3)
+    world.server.start(fault=point)
+    training_id = world.create_training(accounts, rounds=ROUNDS, uncertainty_method="SWAG")
+    with Participants(world, accounts) as participants, Observer(world, training_id):
+        world.start_on_a_dying_server(training_id)
+        world.server.wait_for_death()
+        world.server.start()
+        world.wait_for_end(training_id)
+
+    assert participants.trained == {account.name: [0, 1] for account in accounts}
+    assert world.weights(training_id)[1] == undisturbed(3, ROUNDS)
+    sent = read(world.place, "SELECT * FROM trainings_swagstatistic")
+    assert len(sent) == 3 * ROUNDS
+    assert all(each["num_examples"] for each in sent)
+    assert len(read(world.place, "SELECT * FROM registry_moments")) == ROUNDS

@@ -14,6 +14,7 @@ TABLE = {
     "GET models/<id>/": (401, 403, 200, 200, 403, 200, 401),
     "GET models/<id>/metadata/": (401, 403, 200, 200, 403, 200, 401),
     "DELETE models/<id>/": (401, 403, 403, 409, 403, 403, 401),
+    "POST models/<id>/swag/": (401, 403, 400, 403, 403, 403, 401),
     "GET models/<id>/preprocessing/": (401, 403, 404, 404, 403, 404, 401),
     "POST models/<id>/preprocessing/": (401, 403, 403, 400, 403, 403, 401),
     "GET models/<id>/checkpoints/": (401, 403, 200, 200, 403, 200, 401),
@@ -72,6 +73,8 @@ def ask(people, as_, anonymous):
         body = None
         if "metrics" in path:
             body = {"metric_names": ["loss"], "metric_values": [1]}
+        elif "swag" in path:
+            body = {"round": 1, "sample_size": 0}
         elif "clients" in path:
             body = {"clients": []}
         return caller.send(method, f"/api/{path}", body if method != "GET" else None)

@@ -267,6 +267,7 @@ FIELDS = {
         "model_preprocessing_file",
         "models",
     ],
+    "models/<model>/swag/": ["round", "sample_size", "first_moment_file", "second_moment_file"],
     "models/<model>/preprocessing/": ["model_preprocessing_file"],
     "models/<model>/": ["round", "sample_size", "model_file", "metric_names", "metric_values", "owner"],
     "models/<model>/metrics/": ["metric_names", "metric_values"],

@@ -105,6 +105,7 @@ PATHS = {
     "API_DOCS": "swagger-ui",
     "model": "model-detail",
     "model_metrics": "model-metrics",
+    "model_swag": "model-swag",
     "model_update": "model-update",
     "UPLOADS": "upload-list",
     "upload": "upload-detail",

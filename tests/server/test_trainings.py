@@ -157,11 +157,7 @@ def test_an_option_that_is_not_there_yet_is_never_silently_ignored(create, optio
     assert not Training.objects.exists()
 
 
-def test_swag_is_not_there_yet(create):
-    assert create(uncertainty_method="SWAG").json()["code"] == "not_available_yet"
-
-
-@pytest.mark.parametrize("method", ["NONE", "ENSEMBLE", "MC_DROPOUT"])
+@pytest.mark.parametrize("method", ["NONE", "ENSEMBLE", "MC_DROPOUT", "SWAG"])
 def test_how_uncertainty_is_to_be_measured_is_kept(create, method):
     create(uncertainty_method=method)
 

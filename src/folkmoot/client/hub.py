@@ -6,7 +6,7 @@ import json
 import os
 import ssl
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -151,6 +151,16 @@ class Hub:
         """
         fields = {"round": str(round), "sample_size": str(num_examples)} | _metric_fields(metrics)
         return str(self._uploads.send_update(model_id, path, fields, sha256, progress)["update_id"])
+
+    def upload_moments(self, model_id: str, round: int, num_examples: int, files: tuple[Path, Path] | None) -> None:
+        """Answer a SWAG round with the first and the second moment, or without files: there are none."""
+        form = {"round": str(round), "sample_size": str(num_examples if files else 0)}
+        with ExitStack() as stack:
+            names = ("first_moment_file", "second_moment_file")
+            opened = {
+                name: stack.enter_context(path.open("rb")) for name, path in zip(names, files or (), strict=False)
+            }
+            self._call("POST", paths.model_swag(model_id), data=form, files=opened or None)
 
     def create_training(
         self,

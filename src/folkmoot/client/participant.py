@@ -16,7 +16,7 @@ from typing import Self
 from folkmoot.client.hub import Hub, Notification
 from folkmoot.client.patience import Patience, Stopped
 from folkmoot.client.task import ENDS, Task, without_outdated
-from folkmoot.client.work import Evaluate, Refused, Train, Worker
+from folkmoot.client.work import Evaluate, Refused, Swag, Train, Worker
 from folkmoot.errors import InvalidInput, Misconfigured
 from folkmoot.protocol.notifications import NotificationType
 
@@ -42,6 +42,7 @@ class Participant:
         self._patience = Patience(draw)
         self._train: Train | None = None
         self._evaluate: Evaluate | None = None
+        self._swag: Swag | None = None
         self._settled: set[tuple[str, str, int, int]] = set()
 
     @classmethod
@@ -67,6 +68,15 @@ class Participant:
         Without one the hub is told that this participant has no examples to test with.
         """
         self._evaluate = function
+        return function
+
+    def swag(self, function: Swag) -> Swag:
+        """Mark the function that makes moments for SWAG: `(weights, task) -> (first, second, num_examples)`.
+
+        Both are as long as all parameters together, in the order of the model's own: their mean over some steps of
+        training from `weights` on, and that of their squares. Without one the hub is told that there are none.
+        """
+        self._swag = function
         return function
 
     def run(self) -> None:
@@ -105,6 +115,8 @@ class Participant:
                 self._once(notification, lambda task: worker.train(train, task))
             case NotificationType.MODEL_TEST_ROUND:
                 self._once(notification, lambda task: worker.evaluate(self._evaluate, task))
+            case NotificationType.SWAG_ROUND_START:
+                self._once(notification, lambda task: worker.swag(self._swag, task))
             case _:
                 logger.info("training %s: %s", notification.training_id, notification.type)
                 if notification.type in ENDS:

@@ -19,7 +19,7 @@ from folkmoot.client.patience import Patience
 from folkmoot.client.task import Task
 from folkmoot.client.update import fit
 from folkmoot.errors import Conflict, FolkmootError, InvalidInput, NotAllowed, NotFound
-from folkmoot.tensors import Schema, Tensors, WrittenFile
+from folkmoot.tensors import Schema, Tensors, WrittenFile, write_tensors
 from folkmoot.tensors.schema import BFLOAT16
 
 logger = logging.getLogger("folkmoot.client")
@@ -28,6 +28,7 @@ Weights = dict[str, npt.NDArray[Any]]
 Metrics = Mapping[str, float]
 Train = Callable[[Weights, Task], tuple[Mapping[str, npt.ArrayLike], int, Metrics]]
 Evaluate = Callable[[Weights, Task], tuple[int, Metrics]]
+Swag = Callable[[Weights, Task], tuple[npt.ArrayLike, npt.ArrayLike, int]]
 Returned = TypeVar("Returned")
 
 
@@ -47,6 +48,7 @@ class Worker:
         self._patience = patience
         self._model = GlobalModel(hub, folder)
         self._outgoing = Outgoing(folder)
+        self._folder = folder
 
     def train(self, function: Train, task: Task) -> None:
         """Raises Refused, and whatever `function` raises."""
@@ -66,6 +68,18 @@ class Worker:
         weights, _ = self._fetch(task)
         num_examples, metrics = _call(function, weights, task)
         self._report(task, {**metrics, "num_examples": num_examples})
+
+    def swag(self, function: Swag | None, task: Task) -> None:
+        """Without a function the hub is told that there are no moments; raises Refused, and what `function` raises."""
+        if function is None:
+            self._send_moments(task, 0, None)
+            return
+        weights, _ = self._fetch(task)
+        first, second, num_examples = _call(function, weights, task)
+        files = (self._folder / "first-moment", self._folder / "second-moment")
+        for path, moment in zip(files, (first, second), strict=True):
+            write_tensors(path, {"moment": np.asarray(moment)})
+        self._send_moments(task, num_examples, files)
 
     def forget(self, training_id: str) -> None:
         """The training asks for nothing more."""
@@ -90,6 +104,13 @@ class Worker:
         with _refusals():
             self._patience.until_settled(lambda: self._hub.upload_metrics(task.model_id, metrics))
         logger.info("round %d: evaluation sent", task.round)
+
+    def _send_moments(self, task: Task, num_examples: int, files: tuple[Path, Path] | None) -> None:
+        with _refusals():
+            self._patience.until_settled(
+                lambda: self._hub.upload_moments(task.model_id, task.round, num_examples, files)
+            )
+        logger.info("round %d: %s", task.round, "moments sent" if files else "no moments to send")
 
 
 def _workable(tensor: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -21,12 +21,27 @@ class TrainingState(StrEnum):
         """Whether the training is over: nobody joins, starts or uploads any more."""
         return self in (TrainingState.COMPLETED, TrainingState.STOPPED, TrainingState.ERROR)
 
+    @property
+    def is_under_way(self) -> bool:
+        """Whether a round is open, or being worked on."""
+        return self in (TrainingState.ONGOING, TrainingState.SWAG_ROUND)
+
 
 class RoundState(StrEnum):
-    """What a round is doing: collecting updates, making the next model, having it tested, or nothing more."""
+    """What a round is doing: collecting updates, making the next model, having it tested, or nothing more.
+
+    With SWAG, moments of the next model are collected before the test, and merged.
+    """
 
     OPEN = "OPEN"
     AGGREGATING = "AGGREGATING"
+    SWAG = "SWAG"
+    MERGING = "MERGING"
     TESTING = "TESTING"
     CLOSED = "CLOSED"
     FAILED = "FAILED"
+
+    @property
+    def is_aggregating(self) -> bool:
+        """Whether the server is at work on what came in."""
+        return self in (RoundState.AGGREGATING, RoundState.MERGING)

@@ -171,12 +171,14 @@ class StoredTensors(Mapping[str, npt.NDArray[Any]]):
     """Tensors in a file, each read when it is asked for.
 
     `tied` groups the names that are one and the same memory to whoever wrote the file; `trainable` says of a name
-    whether it is a parameter or a buffer. Both are empty where the format does not tell.
+    whether it is a parameter or a buffer. Both are empty where the format does not tell. `parameters` names these,
+    frozen ones included, in the order of the model's own; it is None where the format does not tell.
     """
 
     schema: Schema
     tied: tuple[tuple[str, ...], ...] = ()
     trainable: Mapping[str, bool] = MappingProxyType({})
+    parameters: tuple[str, ...] | None = None
 
     def __iter__(self) -> Iterator[str]:
         return (spec.name for spec in self.schema)

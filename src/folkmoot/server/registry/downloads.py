@@ -13,6 +13,7 @@ from django.conf import settings
 from folkmoot.errors import InvalidValue, MadeOfModels, NotFound
 from folkmoot.server.registry.checkpoints import tensors_of
 from folkmoot.server.registry.models import Checkpoint, Kind, Model
+from folkmoot.server.registry.moments import FIRST, SECOND, MomentFile, moment_file
 from folkmoot.server.storage import get_storage
 from folkmoot.server.storage.made import MadeFiles, OpenedFile
 from folkmoot.tensors import formats
@@ -88,7 +89,9 @@ class Download:
         return kind.export(tensors, output)
 
 
-def download(model: Model, *, round: int | None = None, format: str | None = None, part: str | None = None) -> Download:
+def download(
+    model: Model, *, round: int | None = None, format: str | None = None, part: str | None = None
+) -> Download | MomentFile:
     """The model after `round` rounds, by default the latest, in the format that it came in or in another.
 
     Raises NotFound if that checkpoint is not there, InvalidValue for a format that the model cannot have,
@@ -97,6 +100,8 @@ def download(model: Model, *, round: int | None = None, format: str | None = Non
     if model.type == Kind.MEAN:
         members = ", ".join(str(each.member_id) for each in model.memberships.all())
         raise MadeOfModels(f"Model {model.pk} is the mean of other models and no file of its own: {members}.")
+    if part in (FIRST, SECOND):
+        return moment_file(model, part, round=round, format=format)
     checkpoint = _checkpoint(model, model.round if round is None else round)
     if part == EXCHANGE:
         # What a copy began with lies apart as another training exchanged it.
@@ -106,6 +111,8 @@ def download(model: Model, *, round: int | None = None, format: str | None = Non
 
 def download_local(id: UUID, tensors: Checkpoint, *, format: str | None = None, part: str | None = None) -> Download:  # noqa: A002
     """A model of these tensors, which need not be a checkpoint of the global one, under an id of its own."""
+    if part in (FIRST, SECOND):
+        raise NotFound(f"Local model {id} has no moments.")
     if part == EXCHANGE:
         return _exchanged(id, tensors, format, is_apart=True)
     return _whole(id, tensors, format, is_upload=False)

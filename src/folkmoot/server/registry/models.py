@@ -17,11 +17,21 @@ class Kind(models.TextChoices):
     MEAN = "MEAN"
 
 
+class ModelQuerySet(models.QuerySet["Model"]):
+    def with_details(self) -> ModelQuerySet:
+        """Fetched so that showing each needs no further query."""
+        moments = Moments.objects.filter(checkpoint__model=models.OuterRef("pk"))
+        return self.prefetch_related("memberships").annotate(has_moments=models.Exists(moments))
+
+
 class ModelManager(models.Manager["Model"]):
     """Leaves out what was removed: such a row is there for the history of its training alone."""
 
-    def get_queryset(self) -> models.QuerySet[Model]:
-        return super().get_queryset().filter(removed_at__isnull=True)
+    def get_queryset(self) -> ModelQuerySet:
+        return ModelQuerySet(self.model, using=self._db).filter(removed_at__isnull=True)
+
+    def with_details(self) -> ModelQuerySet:
+        return self.get_queryset().with_details()
 
 
 class Model(models.Model):
@@ -102,6 +112,19 @@ class Checkpoint(models.Model):
 
     def __str__(self) -> str:
         return f"checkpoint {self.round} of {self.model_id}"
+
+
+class Moments(models.Model):
+    """The mean of a checkpoint's parameters near it, and that of their squares, flat, in one TensorFile."""
+
+    checkpoint = models.OneToOneField(Checkpoint, on_delete=models.CASCADE, primary_key=True)
+    sha256 = models.CharField(max_length=64)
+    num_bytes = models.PositiveBigIntegerField()
+    checksums = models.BinaryField(default=bytes)
+    created_at = models.DateTimeField(default=timezone.now)
+
+    def __str__(self) -> str:
+        return f"moments of {self.checkpoint}"
 
 
 class Phase(models.TextChoices):

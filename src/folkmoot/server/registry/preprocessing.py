@@ -48,6 +48,7 @@ def store_preprocessing(incoming: IncomingFile) -> str:
         raise UnsupportedContainer(f"{kind.NAME} is no preprocessing module; taken are torch modules and TorchScript")
     torch_zip.check_module(incoming.path, settings.MODEL_FILE_LIMITS)
     sha256 = incoming.sha256
+    incoming.sync()
     get_storage().adopt(incoming.path, sha256)
     return sha256
 

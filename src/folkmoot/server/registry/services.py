@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -14,7 +15,7 @@ from folkmoot.errors import InvalidValue
 from folkmoot.server.accounts.models import User
 from folkmoot.server.registry import intake
 from folkmoot.server.registry.intake import StoredFile
-from folkmoot.server.registry.models import Checkpoint, Kind, Metric, Model, Phase
+from folkmoot.server.registry.models import Checkpoint, Kind, Metric, Model, Moments, Phase
 from folkmoot.server.registry.preprocessing import store_preprocessing
 from folkmoot.server.storage.upload import IncomingFile
 
@@ -68,6 +69,11 @@ def add_checkpoint(model: Model, round: int, tensors: StoredFile, *, beneath: Se
     )
 
 
+def add_moments(checkpoint: Checkpoint, tensors: StoredFile) -> Moments:
+    """Note that these are the checkpoint's moments."""
+    return Moments.objects.create(checkpoint=checkpoint, **asdict(tensors))
+
+
 @transaction.atomic
 def clone(model: Model) -> Model:
     """Make a model of its own that begins where `model` is now; no bytes are copied."""
@@ -91,6 +97,12 @@ def clone(model: Model) -> Model:
         copy, latest.round, StoredFile(latest.sha256, latest.num_bytes, bytes(latest.checksums)), beneath=latest.beneath
     )
     return copy
+
+
+def begin_moments(model: Model) -> None:
+    """Moments are to be collected for this model from now on."""
+    model.type = Kind.SWAG
+    model.save(update_fields=["type"])
 
 
 @transaction.atomic

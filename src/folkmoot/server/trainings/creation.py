@@ -42,6 +42,8 @@ def create_training(
         check_patterns(model, patterns)
     if Training.objects.filter(model=model).exists():
         model = services.clone(model)
+    if fields.get("uncertainty_method") == "SWAG":
+        services.begin_moments(model)
     rounds = _num_rounds(target_num_updates, Options.of(fields["options"]))
     training = Training.objects.create(actor=actor, model=model, target_num_updates=rounds, **fields)
     Participation.objects.bulk_create(Participation(training=training, user=user) for user in users)

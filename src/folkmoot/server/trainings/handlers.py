@@ -15,7 +15,7 @@ from folkmoot.server.notifications.delivery import Message, deliver
 from folkmoot.server.notifications.push import PUSH_REJECTED
 from folkmoot.server.outbox.events import handles
 from folkmoot.server.outbox.models import Event
-from folkmoot.server.trainings import lifecycle, rounds
+from folkmoot.server.trainings import lifecycle, rounds, swag
 from folkmoot.server.trainings.models import Round, Training
 
 
@@ -50,6 +50,30 @@ def aggregate_round(event: Event) -> None:
         rounds.aggregate(event.subject, event.payload["round"])
     except AggregationFailed as error:
         lifecycle.fail(event.subject, f"Round {event.payload['round']} could not be aggregated: {error}")
+
+
+@handles("swag_opened", give_up=fail_training)
+@transaction.atomic
+def announce_swag(event: Event) -> None:
+    """Ask the round's cohort for the moments of their parameters."""
+    fault_point("swag_opened.before_notify")
+    number = event.payload["round"]
+    current = _locked_round(event, state=RoundState.SWAG, number=number - 1)
+    if current is None:
+        return
+    body = {"round": number, "global_model_uuid": _model_id(current), **current.training.settings.for_participants()}
+    message = Message(NotificationType.SWAG_ROUND_START, event.subject, body, round=number)
+    awaited = current.cohort.exclude(pk__in=current.statistics.values("participant"))
+    deliver(message, awaited.values_list("pk", flat=True))
+
+
+@handles("swag_full", give_up=fail_training)
+def merge_moments(event: Event) -> None:
+    """Make the model's moments; those that cannot be merged end the training."""
+    try:
+        swag.merge_moments(event.subject, event.payload["round"])
+    except AggregationFailed as error:
+        lifecycle.fail(event.subject, f"The moments of round {event.payload['round']} could not be merged: {error}")
 
 
 @handles("test_opened", give_up=fail_training)
@@ -91,7 +115,7 @@ def announce_removal(event: Event) -> None:
 
 @handles(PUSH_REJECTED)
 def mind_rejection(event: Event) -> None:
-    """An endpoint that rejects a round's start leaves the training; one that rejects a test is not waited for."""
+    """An endpoint that rejects a round's start leaves the training; one that rejects another step is not awaited."""
     facts, recipient = event.payload, UUID(event.payload["recipient"])
     training = Training.objects.filter(pk=event.subject).first()
     if training is None:
@@ -103,6 +127,9 @@ def mind_rejection(event: Event) -> None:
         lifecycle.remove_participants(training, users, reason="its endpoint rejected the round")
     elif facts["type"] == NotificationType.MODEL_TEST_ROUND:
         lifecycle.excuse_from_test(training.pk, recipient, round=facts["round"])
+    elif facts["type"] == NotificationType.SWAG_ROUND_START:
+        for participant in training.participants.filter(pk=recipient):
+            lifecycle.excuse_from_swag(training.pk, participant, round=facts["round"])
 
 
 def _round_start(current: Round, model_id: UUID) -> Message:

@@ -6,7 +6,8 @@ What follows from an event is done by its handler (handlers.py), outside the tra
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime, timedelta
+from dataclasses import asdict
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -14,7 +15,7 @@ from django.db import transaction
 from django.db.models import QuerySet
 from django.utils import timezone
 
-from folkmoot.errors import AlreadySubmitted, FolkmootError, NotAllowed, RoundClosed, RoundNotOpen, WrongState
+from folkmoot.errors import WrongState
 from folkmoot.protocol.notifications import NotificationType
 from folkmoot.protocol.states import RoundState, TrainingState
 from folkmoot.server.accounts.models import User
@@ -23,24 +24,27 @@ from folkmoot.server.notifications.delivery import settle, settle_training
 from folkmoot.server.outbox.events import record
 from folkmoot.server.registry.intake import StoredFile, StoredUpdate
 from folkmoot.server.registry.models import Metric, Model, Phase
-from folkmoot.server.registry.services import add_checkpoint, note_metrics
-from folkmoot.server.trainings import daisy_chain
-from folkmoot.server.trainings.models import Participation, Round, Training, Update
-from folkmoot.server.trainings.transitions import RoundEvent, TrainingEvent, next_round_state, next_training_state
+from folkmoot.server.registry.moments import StoredMoments
+from folkmoot.server.registry.services import add_checkpoint, add_moments, note_metrics
+from folkmoot.server.trainings import admission, daisy_chain
+from folkmoot.server.trainings.models import Participation, Round, SwagStatistic, Training, Update
+from folkmoot.server.trainings.moves import deadline, locked, locked_if_there, move, move_round
+from folkmoot.server.trainings.transitions import RoundEvent, TrainingEvent
 
 UPDATE_ROUND_START = NotificationType.UPDATE_ROUND_START
 MODEL_TEST_ROUND = NotificationType.MODEL_TEST_ROUND
+SWAG_ROUND_START = NotificationType.SWAG_ROUND_START
 
 
 @transaction.atomic
 def start(training: Training) -> None:
     """Open the first round. WrongState unless the training is new and has a participant."""
-    training = _locked(training.pk)
+    training = locked(training.pk)
     if training.state != TrainingState.INITIAL:
         raise WrongState(f"Training {training.pk} is not in state INITIAL!")
     if not training.participants.exists():
         raise WrongState("At least one participant must be registered!", code="no_participants")
-    _move(training, TrainingEvent.START)
+    move(training, TrainingEvent.START)
     record(training.pk, "training_started")
     _open_round(training, number=training.model.round)
 
@@ -48,7 +52,7 @@ def start(training: Training) -> None:
 @transaction.atomic
 def add_participants(training: Training, users: Iterable[User]) -> None:
     """Let the users take part, from the next round on; those who do already are left alone."""
-    training = _locked(training.pk)
+    training = locked(training.pk)
     if TrainingState(training.state).is_final:
         raise WrongState(f"Training with ID {training.pk} is in state {training.state}")
     seats = [Participation(training=training, user=user) for user in users]
@@ -59,7 +63,7 @@ def add_participants(training: Training, users: Iterable[User]) -> None:
 @transaction.atomic
 def remove_participants(training: Training, users: Iterable[User], *, reason: str = "") -> None:
     """End the users' part in the training; what they sent already counts. Whoever takes no part is left alone."""
-    training = _locked(training.pk)
+    training = locked(training.pk)
     leaving = Participation.objects.filter(training=training, user__in=users)
     removed = list(leaving.values_list("user_id", flat=True))
     leaving.delete()
@@ -68,7 +72,7 @@ def remove_participants(training: Training, users: Iterable[User], *, reason: st
     for user in User.objects.filter(pk__in=removed):
         settle_training(training.pk, recipient=user)
     record(training.pk, "participants_removed", {"users": [str(user) for user in removed], "reason": reason})
-    if training.state == TrainingState.ONGOING:
+    if training.is_under_way:
         _go_on_without(training, removed)
 
 
@@ -85,10 +89,10 @@ def receive_update(
     """Count the update in the open round, and close that if this was the last awaited one.
 
     Returns the update and whether it is new: the same bytes again are the same update. Raises what
-    `check_may_submit` raises.
+    `admission.check_may_submit` raises.
     """
-    training = _locked(training.pk)
-    earlier = check_may_submit(training, participant, round=round, received_sha256=stored.received_sha256)
+    training = locked(training.pk)
+    earlier = admission.check_may_submit(training, participant, round=round, received_sha256=stored.received_sha256)
     if earlier is not None:
         return earlier, False
     current = training.rounds.get(number=round)
@@ -111,32 +115,10 @@ def receive_update(
     return update, True
 
 
-def check_may_submit(
-    training: Training,
-    participant: User,
-    *,
-    round: int,
-    received_sha256: str,
-) -> Update | None:
-    """Return the update that these bytes were before; None if they may come in now.
-
-    Raises NotAllowed for who takes no part, AlreadySubmitted for other bytes than the first, WrongState,
-    RoundClosed or RoundNotOpen where nothing may come in.
-    """
-    is_awaited = _is_awaited(training, participant, round)
-    # After the round was looked at: what has closed it meanwhile may be this very update, on another connection.
-    earlier = Update.objects.filter(round__training=training, round__number=round, participant=participant).first()
-    if earlier is None and not is_awaited:
-        raise _refusal(training, participant, round)
-    if earlier is not None and earlier.received_sha256 != received_sha256:
-        raise AlreadySubmitted(f"another update of yours counts in round {round} already")
-    return earlier
-
-
 @transaction.atomic
 def receive_metrics(model: Model, reporter: User, metrics: Mapping[str, float | bytes]) -> None:
     """Note the metrics; in a test round they are the reporter's answer, and the last answer closes the round."""
-    training = _locked_if_there(model=model)
+    training = locked_if_there(model=model)
     testing = _testing_round(training, cohort=reporter)
     if training is None or testing is None:
         model.refresh_from_db(fields=["round"])
@@ -150,9 +132,55 @@ def receive_metrics(model: Model, reporter: User, metrics: Mapping[str, float | 
 
 
 @transaction.atomic
+def receive_moments(
+    training: Training, participant: User, *, round: int, stored: StoredMoments | None, num_examples: int
+) -> bool:
+    """Count the moments, or that the participant has none, and go on if these were the last awaited ones.
+
+    Returns whether they are new. Raises what `admission.check_may_send_moments` raises.
+    """
+    training = locked(training.pk)
+    digest = stored.received_sha256 if stored else ""
+    if admission.check_may_send_moments(training, participant, round=round, received_sha256=digest):
+        return False
+    current = training.rounds.get(state=RoundState.SWAG)
+    _note_moments(current, participant, stored, num_examples)
+    settle(training.pk, SWAG_ROUND_START, round, recipient=participant)
+    record(training.pk, "moments_received", {"round": round, "participant": str(participant.pk)})
+    _merge_if_complete(training, current)
+    fault_point("swag.before_commit")
+    return True
+
+
+@transaction.atomic
+def excuse_from_swag(training_id: UUID, participant: User, *, round: int) -> None:
+    """Do not wait for this participant's moments: it counts as missing in this one step."""
+    training = locked_if_there(pk=training_id)
+    if training is None or training.model.round != round:
+        return
+    current = training.rounds.filter(state=RoundState.SWAG, cohort=participant).first()
+    if current is not None and not current.statistics.filter(participant=participant).exists():
+        _note_moments(current, participant, None, 0)
+        _merge_if_complete(training, current)
+
+
+@transaction.atomic
+def finish_swag(round: Round, moments: StoredFile) -> bool:
+    """Make these the model's moments; returns False, changing nothing, if someone else has done so."""
+    training = locked_if_there(pk=round.training_id)
+    current = Round.objects.filter(pk=round.pk, state=RoundState.MERGING).first()
+    if training is None or current is None or training.state != TrainingState.ONGOING:
+        return False
+    add_moments(training.model.latest_checkpoint, moments)
+    _test_or_close(training, current)
+    fault_point("swag_full.before_commit")
+    return True
+
+
+@transaction.atomic
 def excuse_from_test(training_id: UUID, user_id: UUID, *, round: int) -> None:
     """Do not wait for this participant's metrics: it counts as missing in this one test."""
-    training = _locked_if_there(pk=training_id)
+    training = locked_if_there(pk=training_id)
     testing = _testing_round(training)
     if training is not None and testing is not None and training.model.round == round:
         _dismiss(testing, [user_id])
@@ -165,7 +193,7 @@ def finish_aggregation(round: Round, tensors: StoredFile, *, beneath: Sequence[s
 
     Returns False, changing nothing, if someone else has done so.
     """
-    training = _locked_if_there(pk=round.training_id)
+    training = locked_if_there(pk=round.training_id)
     current = Round.objects.filter(pk=round.pk, state=RoundState.AGGREGATING).first()
     if training is None or current is None or training.state != TrainingState.ONGOING:
         return False
@@ -174,14 +202,10 @@ def finish_aggregation(round: Round, tensors: StoredFile, *, beneath: Sequence[s
     model.save(update_fields=["round"])
     add_checkpoint(model, model.round, tensors, beneath=beneath)
     current.aggregated_at = timezone.now()
-    if _is_tested(training, current):
-        _move_round(current, RoundEvent.TEST)
-        current.closes_at = _deadline(training)
-        current.save()
-        record(training.pk, "test_opened", {"round": model.round})
-        _close_if_tested(training, current)
+    if training.uncertainty_method == "SWAG":
+        _collect_moments(training, current)
     else:
-        _close(training, current)
+        _test_or_close(training, current)
     fault_point("round_full.before_commit")
     return True
 
@@ -189,14 +213,14 @@ def finish_aggregation(round: Round, tensors: StoredFile, *, beneath: Sequence[s
 @transaction.atomic
 def fail(training_id: UUID, reason: str) -> None:
     """The training cannot go on, for a reason that one sentence tells; nothing happens unless it is under way."""
-    training = _locked_if_there(pk=training_id)
-    if training is None or training.state != TrainingState.ONGOING:
+    training = locked_if_there(pk=training_id)
+    if training is None or not training.is_under_way:
         return
     for current in training.rounds.exclude(state__in=(RoundState.CLOSED, RoundState.FAILED)):
-        _move_round(current, RoundEvent.FAIL)
+        move_round(current, RoundEvent.FAIL)
         current.save()
     training.reason = reason
-    _move(training, TrainingEvent.FAIL)
+    move(training, TrainingEvent.FAIL)
     settle_training(training.pk)
     record(training.pk, "training_failed", {"reason": reason})
 
@@ -204,7 +228,7 @@ def fail(training_id: UUID, reason: str) -> None:
 @transaction.atomic
 def delete(training: Training) -> None:
     """Stop the training if it runs, and remove it; its model stays, with its checkpoints and metrics."""
-    training = _locked(training.pk)
+    training = locked(training.pk)
     settle_training(training.pk)
     record(training.pk, "training_deleted", {"state": training.state})
     training.delete()
@@ -215,12 +239,15 @@ def delete(training: Training) -> None:
 @transaction.atomic
 def close_if_overdue(round: Round, now: datetime) -> None:
     """At the deadline: go on with those who answered if they suffice, else ask again, else give up."""
-    training = _locked_if_there(pk=round.training_id)
+    training = locked_if_there(pk=round.training_id)
     current = Round.objects.overdue(now).filter(pk=round.pk).first()
     if training is None or current is None:
         return
     if current.state == RoundState.TESTING:
         _close(training, current)
+        return
+    if current.state == RoundState.SWAG:
+        _merge(training, current)
         return
     arrived, wanted = current.updates.count(), training.settings.min_updates
     if wanted is not None and arrived >= wanted:
@@ -232,63 +259,15 @@ def close_if_overdue(round: Round, now: datetime) -> None:
         fail(training.pk, f"Round {current.number} got {arrived} updates in time; missing: {missing}.")
 
 
-def _locked(training_id: UUID) -> Training:
-    training = _locked_if_there(pk=training_id)
-    if training is None:
-        raise WrongState(f"Training {training_id} was removed meanwhile.")
-    return training
-
-
-def _locked_if_there(**wanted: Any) -> Training | None:
-    # Only the training's row is locked, and always first: whoever wants two rows gets them in one order.
-    found = Training.objects.select_for_update(of=("self",)).select_related("model")
-    return found.filter(**wanted).first()
-
-
-def _move(training: Training, event: TrainingEvent) -> None:
-    training.state = next_training_state(training.state, event)
-    training.last_update = timezone.now()
-    training.save(update_fields=["state", "last_update", "reason"])
-
-
-def _move_round(current: Round, event: RoundEvent) -> None:
-    current.state = next_round_state(current.state, event)
-    if current.state in (RoundState.CLOSED, RoundState.FAILED):
-        current.closed_at = timezone.now()
-
-
-def _deadline(training: Training) -> datetime:
-    return timezone.now() + timedelta(seconds=training.settings.round_timeout)
-
-
 def _open_round(training: Training, *, number: int) -> None:
     cohort = list(training.participants.all())
     if not cohort:
         fail(training.pk, f"No participants are left for round {number}.")
         return
-    opened = Round.objects.create(training=training, number=number, closes_at=_deadline(training))
+    opened = Round.objects.create(training=training, number=number, closes_at=deadline(training))
     opened.cohort.set(cohort)
     daisy_chain.hand_over(training, opened, [participant.pk for participant in cohort])
     record(training.pk, "round_opened", {"round": number})
-
-
-def _is_awaited(training: Training, participant: User, number: int) -> bool:
-    """Whether the round is open to this participant: who leaves the training leaves the cohort too."""
-    open_to_it = training.rounds.filter(number=number, state=RoundState.OPEN, cohort=participant)
-    return training.state == TrainingState.ONGOING and open_to_it.exists()
-
-
-def _refusal(training: Training, participant: User, number: int) -> FolkmootError:
-    """Why no update of a participant that is not awaited may come in."""
-    if not training.has_participant(participant):
-        return NotAllowed(f"You are not a participant of training {training.pk}!")
-    if training.state != TrainingState.ONGOING:
-        return WrongState(f"Training with ID {training.pk} is in state {training.state}")
-    if training.rounds.filter(number=number, state=RoundState.OPEN).exists():
-        return RoundNotOpen(f"you joined during round {number}; you are asked from the next one")
-    sentence = f"Training with ID {training.pk} is not currently in round {number}"
-    begun = training.rounds.filter(number=number).exists() or number < training.model.round
-    return (RoundClosed if begun else RoundNotOpen)(sentence)
 
 
 def _fill_if_complete(training: Training, current: Round) -> None:
@@ -301,24 +280,66 @@ def _fill(training: Training, current: Round) -> None:
     if daisy_chain.passes_on(training, current):
         _pass_on(training, current)
         return
-    _move_round(current, RoundEvent.FILL)
+    move_round(current, RoundEvent.FILL)
     current.save()
     record(training.pk, "round_full", {"round": current.number})
 
 
 def _pass_on(training: Training, current: Round) -> None:
-    _move_round(current, RoundEvent.RELAY)
+    move_round(current, RoundEvent.RELAY)
     current.save()
     record(training.pk, "round_closed", {"round": current.number, "passed_on": True})
     _open_round(training, number=current.number + 1)
 
 
 def _retry(training: Training, current: Round) -> None:
-    _move_round(current, RoundEvent.RETRY)
+    move_round(current, RoundEvent.RETRY)
     current.attempt += 1
-    current.closes_at = _deadline(training)
+    current.closes_at = deadline(training)
     current.save()
     record(training.pk, "round_opened", {"round": current.number})
+
+
+def _collect_moments(training: Training, current: Round) -> None:
+    move_round(current, RoundEvent.COLLECT)
+    current.closes_at = deadline(training)
+    current.save()
+    move(training, TrainingEvent.COLLECT)
+    record(training.pk, "swag_opened", {"round": training.model.round})
+    _merge_if_complete(training, current)
+
+
+def _note_moments(current: Round, participant: User, stored: StoredMoments | None, num_examples: int) -> None:
+    file = {} if stored is None else {"received_sha256": stored.received_sha256, **asdict(stored.tensors)}
+    SwagStatistic.objects.create(round=current, participant=participant, num_examples=num_examples, **file)
+
+
+def _merge_if_complete(training: Training, current: Round) -> None:
+    if not current.cohort.exclude(pk__in=current.statistics.values("participant")).exists():
+        _merge(training, current)
+
+
+def _merge(training: Training, current: Round) -> None:
+    """Nobody's moments are awaited any more; where none came there is nothing to merge."""
+    settle(training.pk, SWAG_ROUND_START, training.model.round)
+    move(training, TrainingEvent.GO_ON)
+    if not current.statistics.filter(num_examples__gt=0).exists():
+        _test_or_close(training, current)
+        return
+    move_round(current, RoundEvent.FILL)
+    current.save()
+    record(training.pk, "swag_full", {"round": current.number})
+
+
+def _test_or_close(training: Training, current: Round) -> None:
+    if not _is_tested(training, current):
+        _close(training, current)
+        return
+    move_round(current, RoundEvent.TEST)
+    current.closes_at = deadline(training)
+    current.save()
+    record(training.pk, "test_opened", {"round": training.model.round})
+    _close_if_tested(training, current)
 
 
 def _is_tested(training: Training, current: Round) -> bool:
@@ -347,12 +368,12 @@ def _close_if_tested(training: Training, current: Round) -> None:
 
 
 def _close(training: Training, current: Round) -> None:
-    _move_round(current, RoundEvent.CLOSE)
+    move_round(current, RoundEvent.CLOSE)
     current.save()
     settle(training.pk, MODEL_TEST_ROUND, training.model.round)
     record(training.pk, "round_closed", {"round": current.number})
     if _is_last(training, current):
-        _move(training, TrainingEvent.FINISH)
+        move(training, TrainingEvent.FINISH)
         record(training.pk, "training_finished")
     else:
         _open_round(training, number=current.number + 1)
@@ -368,6 +389,8 @@ def _go_on_without(training: Training, removed: Iterable[UUID]) -> None:
     _dismiss(current, removed)
     if current.state == RoundState.TESTING:
         _close_if_tested(training, current)
+    elif current.state == RoundState.SWAG:
+        _merge_if_complete(training, current)
     elif current.state == RoundState.OPEN and current.updates.exists():
         _fill_if_complete(training, current)
     elif current.state == RoundState.OPEN and not current.cohort.exists():

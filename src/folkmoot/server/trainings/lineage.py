@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from uuid import UUID
 
-from django.db.models import Q, QuerySet
+from django.db.models import Q
 
 from folkmoot.server.accounts.models import User
-from folkmoot.server.registry.models import Model
+from folkmoot.server.registry.models import Model, ModelQuerySet
 from folkmoot.server.trainings.models import Training
 
 Family = Mapping[UUID, Model]
@@ -34,9 +34,9 @@ class Lineage:
     descendants: list[Model]
 
 
-def models_of(user: User) -> QuerySet[Model]:
+def models_of(user: User) -> ModelQuerySet:
     """Those that the user owns, or that are trained where the user takes part."""
-    return Model.objects.filter(Q(owner=user) | Q(training__in=Training.objects.visible_to(user)))
+    return Model.objects.with_details().filter(Q(owner=user) | Q(training__in=Training.objects.visible_to(user)))
 
 
 def lineage_of(model: Model, user: User) -> Lineage:

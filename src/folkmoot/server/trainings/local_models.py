@@ -11,6 +11,7 @@ from folkmoot.server.registry import downloads
 from folkmoot.server.registry.contents import Contents, contents_of
 from folkmoot.server.registry.downloads import Download
 from folkmoot.server.registry.models import Checkpoint, Model
+from folkmoot.server.registry.moments import MomentFile
 from folkmoot.server.trainings import exchange
 from folkmoot.server.trainings.models import Training, Update
 
@@ -22,7 +23,7 @@ def local_models(training: Training) -> QuerySet[Update]:
 
 def global_models(training: Training) -> QuerySet[Model]:
     """The training's model, unless it was removed."""
-    return Model.objects.filter(training=training)
+    return Model.objects.with_details().filter(training=training)
 
 
 def newest_local_models(training: Training) -> list[Update]:
@@ -30,7 +31,7 @@ def newest_local_models(training: Training) -> list[Update]:
     return list({update.participant_id: update for update in local_models(training)}.values())
 
 
-def download(model: Model | Update, **wanted: Any) -> Download:
+def download(model: Model | Update, **wanted: Any) -> Download | MomentFile:
     """The model, global or local, as a file; raises what `registry.downloads.download` raises."""
     return downloads.download(model, **wanted) if isinstance(model, Model) else _local_download(model, **wanted)
 

@@ -62,6 +62,10 @@ class Training(models.Model):
         return f"training {self.id}"
 
     @property
+    def is_under_way(self) -> bool:
+        return TrainingState(self.state).is_under_way
+
+    @property
     def settings(self) -> Options:
         """The options with their defaults."""
         return Options.of(self.options)
@@ -100,8 +104,9 @@ class Participation(models.Model):
 class RoundQuerySet(models.QuerySet["Round"]):
     def overdue(self, now: datetime) -> RoundQuerySet:
         """Those that still wait for participants although their time is up."""
-        waiting = (RoundState.OPEN, RoundState.TESTING)
-        return self.filter(state__in=waiting, closes_at__lte=now, training__state=TrainingState.ONGOING)
+        waiting = (RoundState.OPEN, RoundState.SWAG, RoundState.TESTING)
+        under_way = [state for state in TrainingState if state.is_under_way]
+        return self.filter(state__in=waiting, closes_at__lte=now, training__state__in=under_way)
 
 
 class Round(models.Model):
@@ -195,3 +200,25 @@ class Handover(models.Model):
 
     def __str__(self) -> str:
         return f"{self.update_id} to {self.participant_id} in round {self.round_id}"
+
+
+class SwagStatistic(models.Model):
+    """The moments that one participant sent after one round; `num_examples` is 0 of who has none to send."""
+
+    id = models.BigAutoField(primary_key=True)
+    round = models.ForeignKey(Round, on_delete=models.CASCADE, related_name="statistics")
+    participant = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="+")
+    # Of both files as they came, and of the TensorFile made of them.
+    received_sha256 = models.CharField(max_length=64, blank=True, default="")
+    sha256 = models.CharField(max_length=64, blank=True, default="")
+    num_bytes = models.PositiveBigIntegerField(default=0)
+    checksums = models.BinaryField(default=bytes)
+    num_examples = models.PositiveBigIntegerField(default=0)
+    received_at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        ordering = ("round", "participant")
+        constraints = (models.UniqueConstraint(fields=["round", "participant"], name="statistic_once"),)
+
+    def __str__(self) -> str:
+        return f"moments of {self.participant_id} in round {self.round_id}"

@@ -11,7 +11,7 @@ from folkmoot.server.faults import fault_point
 from folkmoot.server.registry import intake
 from folkmoot.server.registry.models import Model
 from folkmoot.server.storage.upload import IncomingFile
-from folkmoot.server.trainings import lifecycle
+from folkmoot.server.trainings import admission, lifecycle
 from folkmoot.server.trainings.exchange import expected_update
 from folkmoot.server.trainings.models import Training, Update
 
@@ -33,7 +33,7 @@ def submit(
 ) -> tuple[Update, bool]:
     """Count the update; return it, and whether it is new. Raises what `lifecycle.receive_update` and intake raise."""
     training = _training_of(model, participant)
-    earlier = lifecycle.check_may_submit(training, participant, round=round, received_sha256=incoming.sha256)
+    earlier = admission.check_may_submit(training, participant, round=round, received_sha256=incoming.sha256)
     if earlier is not None:
         return earlier, False
     stored = intake.store_update(incoming, expected=expected_update(training, participant, round))
@@ -56,7 +56,7 @@ def check(model: Model | Update, participant: User, *, round: int, received_sha2
     """
     training = _training_of(model, participant)
     try:
-        lifecycle.check_may_submit(training, participant, round=round, received_sha256=received_sha256)
+        admission.check_may_submit(training, participant, round=round, received_sha256=received_sha256)
     except AlreadySubmitted:
         if received_sha256:
             raise

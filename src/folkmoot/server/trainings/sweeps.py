@@ -6,10 +6,10 @@ from django.conf import settings
 from django.utils import timezone
 
 from folkmoot.server.outbox.worker import sweep
-from folkmoot.server.registry.models import Checkpoint, Model
+from folkmoot.server.registry.models import Checkpoint, Model, Moments
 from folkmoot.server.storage import get_storage
 from folkmoot.server.trainings import lifecycle
-from folkmoot.server.trainings.models import Round, Update
+from folkmoot.server.trainings.models import Round, SwagStatistic, Update
 
 
 @sweep(every="SWEEP_SECONDS")
@@ -34,7 +34,9 @@ def _referenced() -> set[str]:
         (Model, "template_sha256"),
         (Model, "preprocessing_sha256"),
         (Checkpoint, "sha256"),
+        (Moments, "sha256"),
         (Update, "sha256"),
+        (SwagStatistic, "sha256"),
     )
     digests = {
         digest for model, column in columns for digest in model.objects.values_list(column, flat=True).iterator()

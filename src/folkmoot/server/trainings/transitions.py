@@ -10,6 +10,9 @@ from folkmoot.protocol.states import RoundState, TrainingState
 
 class TrainingEvent(StrEnum):
     START = "start"
+    COLLECT = "collect"
+    """Moments of the new model are to come in."""
+    GO_ON = "go on"
     FINISH = "finish"
     FAIL = "fail"
     STOP = "stop"
@@ -20,6 +23,8 @@ class RoundEvent(StrEnum):
     """Enough updates are in."""
     RELAY = "relay"
     """Enough updates are in, and they wander on to other participants."""
+    COLLECT = "collect"
+    """The next model is made, and its moments are to come in."""
     TEST = "test"
     """The next model is made, and is to be tested."""
     CLOSE = "close"
@@ -34,6 +39,10 @@ TRAINING_TRANSITIONS: dict[tuple[TrainingState, TrainingEvent], TrainingState] =
     (TrainingState.ONGOING, TrainingEvent.FINISH): TrainingState.COMPLETED,
     (TrainingState.ONGOING, TrainingEvent.FAIL): TrainingState.ERROR,
     (TrainingState.ONGOING, TrainingEvent.STOP): TrainingState.STOPPED,
+    (TrainingState.ONGOING, TrainingEvent.COLLECT): TrainingState.SWAG_ROUND,
+    (TrainingState.SWAG_ROUND, TrainingEvent.GO_ON): TrainingState.ONGOING,
+    (TrainingState.SWAG_ROUND, TrainingEvent.FAIL): TrainingState.ERROR,
+    (TrainingState.SWAG_ROUND, TrainingEvent.STOP): TrainingState.STOPPED,
 }
 
 ROUND_TRANSITIONS: dict[tuple[RoundState, RoundEvent], RoundState] = {
@@ -44,6 +53,14 @@ ROUND_TRANSITIONS: dict[tuple[RoundState, RoundEvent], RoundState] = {
     (RoundState.AGGREGATING, RoundEvent.TEST): RoundState.TESTING,
     (RoundState.AGGREGATING, RoundEvent.CLOSE): RoundState.CLOSED,
     (RoundState.AGGREGATING, RoundEvent.FAIL): RoundState.FAILED,
+    (RoundState.AGGREGATING, RoundEvent.COLLECT): RoundState.SWAG,
+    (RoundState.SWAG, RoundEvent.FILL): RoundState.MERGING,
+    (RoundState.SWAG, RoundEvent.TEST): RoundState.TESTING,
+    (RoundState.SWAG, RoundEvent.CLOSE): RoundState.CLOSED,
+    (RoundState.SWAG, RoundEvent.FAIL): RoundState.FAILED,
+    (RoundState.MERGING, RoundEvent.TEST): RoundState.TESTING,
+    (RoundState.MERGING, RoundEvent.CLOSE): RoundState.CLOSED,
+    (RoundState.MERGING, RoundEvent.FAIL): RoundState.FAILED,
     (RoundState.TESTING, RoundEvent.CLOSE): RoundState.CLOSED,
     (RoundState.TESTING, RoundEvent.FAIL): RoundState.FAILED,
 }

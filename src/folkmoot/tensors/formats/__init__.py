@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
-from folkmoot.errors import UnsupportedContainer
+import numpy.typing as npt
+
+from folkmoot.errors import InvalidFile, UnsupportedContainer
 from folkmoot.tensors.encodings import is_encoded
 from folkmoot.tensors.formats import npz, onnx, safetensors, torch_zip
 from folkmoot.tensors.formats.polyglots import check_not_also_zip
@@ -81,6 +83,16 @@ def _kind(head: bytes) -> str:
 def open_tensors(path: Path, *, limits: Limits = Limits()) -> Tensors:  # noqa: B008 (frozen)
     """Open a file of any format, read-only; raises InvalidFile at once, or when a tensor is asked for."""
     return recognise(path).read(path, limits)
+
+
+def open_tensor(path: Path, *, limits: Limits = Limits()) -> npt.NDArray[Any]:  # noqa: B008 (frozen)
+    """Open a file that holds one tensor and nothing else, for torch one saved by itself; raises InvalidFile."""
+    kind = recognise(path)
+    tensors = torch_zip.read_tensor(path, limits) if kind.NAME == torch_zip.NAME else kind.read(path, limits)
+    if len(tensors) != 1:
+        raise InvalidFile(f"the file holds {len(tensors)} tensors; expected one")
+    (tensor,) = tensors.values()
+    return tensor
 
 
 def to_canonical(path: Path, output: Path, *, limits: Limits = Limits()) -> WrittenFile:  # noqa: B008 (frozen)

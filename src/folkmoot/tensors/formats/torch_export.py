@@ -45,9 +45,19 @@ def write_state_dict(tensors: Tensors, output: Path) -> WrittenFile:
     """Write the tensors in the order of `tensors`, each in a storage of its own, a block at a time."""
     specs = {spec.name: spec for spec in Schema.of(tensors)}
     ordered = [specs[name] for name in tensors]
+    return _write_archive(_state_dict_pickle(ordered), ordered, tensors, output)
+
+
+def write_tensor(tensor: npt.NDArray[Any], output: Path) -> WrittenFile:
+    """Write one tensor by itself, a block at a time."""
+    spec = TensorSpec.of("tensor", tensor)
+    return _write_archive(b"\x80\x02" + _tensor(0, spec) + b".", [spec], {spec.name: tensor}, output)
+
+
+def _write_archive(pickle: bytes, ordered: Sequence[TensorSpec], tensors: Tensors, output: Path) -> WrittenFile:
     with replacing(output) as file:
         with zipfile.ZipFile(file, "w") as archive:
-            _write(archive, file, "data.pkl", [_state_dict_pickle(ordered)])
+            _write(archive, file, "data.pkl", [pickle])
             _write(archive, file, ".format_version", [b"1"])
             _write(archive, file, ".storage_alignment", [str(_ALIGNMENT).encode()])
             _write(archive, file, "byteorder", [b"little"])

@@ -16,11 +16,15 @@ _LONGEST_SHOWN = 100
 
 
 class Named(NamedTuple):
-    """`trainable` tells a parameter from a buffer; None where the file does not."""
+    """`trainable` tells what is trained from what is not, `is_parameter` a parameter, frozen or not, from a buffer.
+
+    Both are None where the file does not tell.
+    """
 
     name: str
     view: TensorView
     trainable: bool | None
+    is_parameter: bool | None = None
 
 
 class Parts(NamedTuple):
@@ -120,9 +124,9 @@ class Walk:
         self._check_bounds(prefix, depth)
         parts = self._take_apart(module)
         for name, view in parts.parameters:
-            yield Named(prefix + name, view, view.requires_grad)
+            yield Named(prefix + name, view, view.requires_grad, is_parameter=True)
         for name, view in parts.buffers:
-            yield Named(prefix + name, view, False)
+            yield Named(prefix + name, view, False, is_parameter=False)
         for name, child in parts.modules:
             yield from self.visit(child, f"{prefix}{name}.", depth + 1)
 

@@ -75,6 +75,11 @@ Namer = Callable[[TorchArchive, Mapping[str, Member], Limits], Iterator[Named]]
 """Finds the tensors of what an archive holds, and their names."""
 
 
+def export_tensor(tensor: npt.NDArray[Any], output: Path) -> WrittenFile:
+    """Write one tensor by itself, as torch.save would; equal input gives equal bytes."""
+    return torch_export.write_tensor(tensor, output)
+
+
 class TorchFile(StoredTensors):
     """The tensors of state_dict(), in its order, as views of the file.
 
@@ -85,9 +90,10 @@ class TorchFile(StoredTensors):
         self._archive = TorchArchive(path, limits)
         self._storages = self._archive.storages()
         named = list(_bounded((namer or _named_tensors)(self._archive, self._storages, limits), limits))
-        self._views = {name: view for name, view, _ in named}
-        self.schema = Schema(TensorSpec(name, view.element.name, view.shape) for name, view, _ in named)
-        self.trainable = MappingProxyType({name: known for name, _, known in named if known is not None})
+        self._views = {each.name: each.view for each in named}
+        self.schema = Schema(TensorSpec(each.name, each.view.element.name, each.view.shape) for each in named)
+        self.trainable = MappingProxyType({each.name: each.trainable for each in named if each.trainable is not None})
+        self.parameters = _parameters(named)
         self.tied = tied(self._views)
         self._check_total(limits)
         check_apart(self._views, self._array)
@@ -121,6 +127,11 @@ class TorchFile(StoredTensors):
         most = min(limits.max_bytes, _MOST_ALIASES * len(self._archive.zip.file))
         if self.schema.num_bytes > most:
             raise TooLarge(f"the tensors have {self.schema.num_bytes} bytes; at most {most} are taken of this file")
+
+
+def _parameters(named: list[Named]) -> tuple[str, ...] | None:
+    known = all(each.is_parameter is not None for each in named)
+    return tuple(each.name for each in named if each.is_parameter) if known else None
 
 
 def _bounded(named: Iterable[Named], limits: Limits) -> Iterator[Named]:

@@ -14,6 +14,7 @@ from folkmoot.server.api.serializers.models import MAX_ROUND, LocalModelSerializ
 from folkmoot.server.registry.contents import Contents, template_bytes
 from folkmoot.server.registry.downloads import EXCHANGE, offered
 from folkmoot.server.registry.models import Model
+from folkmoot.server.registry.moments import FIRST, SECOND
 from folkmoot.server.trainings.history import Step
 from folkmoot.server.trainings.lineage import Ancestor, Lineage
 from folkmoot.server.trainings.models import Round, Update
@@ -43,9 +44,10 @@ class DownloadSerializer(serializers.Serializer):
         min_value=0, max_value=MAX_ROUND, required=False, help_text="After so many rounds; by default the latest."
     )
     part = serializers.ChoiceField(
-        (EXCHANGE,),
+        (EXCHANGE, FIRST, SECOND),
         required=False,
-        help_text="`exchange`: as safetensors, only the tensors that travel, where these are apart from the others.",
+        help_text="`exchange`: as safetensors, only the tensors that travel, where these are apart from the others. "
+        "`first_moment`, `second_moment`: of SWAG, a flat tensor as torch saves it.",
     )
 
     def get_fields(self) -> dict[str, serializers.Field]:

@@ -17,6 +17,7 @@ from folkmoot.errors import InvalidValue
 from folkmoot.server.api.lists import RowByRow
 from folkmoot.server.api.serializers.flat import FlatSerializer, missing, whole
 from folkmoot.server.registry.models import Kind, Metric, Model
+from folkmoot.server.registry.moments import FIRST, SECOND
 from folkmoot.server.registry.services import checked_metrics
 from folkmoot.server.trainings.creation import as_uuid
 from folkmoot.server.trainings.models import Update
@@ -80,11 +81,16 @@ class SwagModelSerializer(ModelSerializer):
     class Meta(ModelSerializer.Meta):
         fields = (*ModelSerializer.Meta.fields, "swag_first_moment", "swag_second_moment")
 
+    @extend_schema_field({"type": "string", "format": "uri", "nullable": True})
     def get_swag_first_moment(self, model: Model) -> str | None:
-        return None
+        return self._moment(model, FIRST)
 
+    @extend_schema_field({"type": "string", "format": "uri", "nullable": True})
     def get_swag_second_moment(self, model: Model) -> str | None:
-        return None
+        return self._moment(model, SECOND)
+
+    def _moment(self, model: Any, part: str) -> str | None:
+        return f"{self._address(model, 'model-detail')}?part={part}" if model.has_moments else None
 
 
 class LocalModelSerializer(serializers.ModelSerializer):
@@ -230,6 +236,25 @@ class UpdateSerializer(UpdateFieldsSerializer):
     """What one participant sends in one round."""
 
     model_file = _file("model_file")
+
+
+class SwagSerializer(FlatSerializer):
+    """Both moments of one participant; a `sample_size` of 0 and no files say that it has none."""
+
+    round = serializers.IntegerField(**whole("round", 0, MAX_ROUND))
+    sample_size = serializers.IntegerField(**whole("sample_size", 0, settings.MAX_NUM_EXAMPLES))
+    first_moment_file = serializers.FileField(required=False, allow_empty_file=True)
+    second_moment_file = serializers.FileField(required=False, allow_empty_file=True)
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        names = ("first_moment_file", "second_moment_file")
+        first, second = (attrs.pop(name, None) for name in names)
+        if attrs["sample_size"] == 0 and (first or second):
+            raise InvalidValue("sample_size is 0: moments of no examples are sent without files")
+        for name, file in zip(names, (first, second), strict=True):
+            if attrs["sample_size"] and not file:
+                raise InvalidValue(f"No uploaded file '{name}' found.")
+        return attrs | {"files": (first, second) if attrs["sample_size"] else None}
 
 
 class MetricSerializer(serializers.ModelSerializer):

@@ -8,7 +8,6 @@ from typing import Any
 from rest_framework import serializers
 
 from folkmoot.aggregation import find_strategy, strategies
-from folkmoot.errors import NotAvailableYet
 from folkmoot.protocol.states import RoundState
 from folkmoot.server.api.lists import RowByRow
 from folkmoot.server.api.serializers.options import OptionsSerializer
@@ -46,11 +45,6 @@ class TrainingCreationSerializer(StrictSerializer):
             raise serializers.ValidationError(f"{name!r} is no aggregation method; valid ones: {valid}.")
         return name
 
-    def validate_uncertainty_method(self, name: str) -> str:
-        if name == "SWAG":
-            raise NotAvailableYet("uncertainty_method SWAG is not available yet")
-        return name
-
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         # Raises InvalidValue for an option that the strategy does not have.
         find_strategy(attrs["aggregation_method"], attrs["options"].get("aggregation", {}))
@@ -70,7 +64,8 @@ class TrainingListSerializer(RowByRow):
 
     def to_representation(self, trainings: Any) -> list[dict[str, Any]]:
         self.context["participants"] = Participation.objects.filter(training__in=trainings).users_by_training()
-        aggregating = Round.objects.filter(training__in=trainings, state=RoundState.AGGREGATING)
+        busy = [state for state in RoundState if state.is_aggregating]
+        aggregating = Round.objects.filter(training__in=trainings, state__in=busy)
         self.context["locked"] = set(aggregating.values_list("training", flat=True))
         return super().to_representation(trainings)
 
@@ -156,7 +151,7 @@ class TrainingDetailSerializer(TrainingSerializer):
         fields = (*TrainingSerializer.Meta.fields, "local_models_arrived", "local_models_expected", "rounds")
 
     def get_locked(self, training: Training) -> bool:
-        return any(each.state == RoundState.AGGREGATING for each in training.rounds.all())
+        return any(RoundState(each.state).is_aggregating for each in training.rounds.all())
 
     def get_participants(self, training: Training) -> list[str]:
         return _ids(training.participants.all())

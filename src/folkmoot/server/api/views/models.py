@@ -37,6 +37,7 @@ from folkmoot.server.api.serializers.models import (
     ModelSerializer,
     ModelUploadSerializer,
     PreprocessingSerializer,
+    SwagSerializer,
     UpdateFieldsSerializer,
     UpdateSerializer,
     shown,
@@ -55,6 +56,7 @@ from folkmoot.server.trainings.history import history_of
 from folkmoot.server.trainings.lineage import lineage_of, models_of
 from folkmoot.server.trainings.models import Update
 from folkmoot.server.trainings.removal import remove_model
+from folkmoot.server.trainings.swag import submit_moments
 
 DIGEST_HEADER = OpenApiParameter(
     "X-Content-SHA256", OpenApiTypes.STR, OpenApiParameter.HEADER, description="SHA-256 of `model_file`, in hexadecimal"
@@ -97,8 +99,8 @@ class ModelViewSet(ResourceViewSet):
     parser_classes = (MultiPartParser, FormParser, JSONParser)
 
     def get_queryset(self) -> QuerySet[Model]:
-        models = models_of(self.request.user) if self.action == "list" else Model.objects.all()
-        return models.prefetch_related("memberships").order_by("created_at", "pk")
+        models = models_of(self.request.user) if self.action == "list" else Model.objects.with_details()
+        return models.order_by("created_at", "pk")
 
     def find(self, pk: UUID) -> Model | Update | None:
         if self.action in UPDATING:
@@ -184,6 +186,16 @@ class ModelViewSet(ResourceViewSet):
         context = {**self.get_serializer_context(), "contents": local_models.contents(model)}
         return Response(kind(model, context=context).data)
 
+    @extend_schema(request={"multipart/form-data": SwagSerializer}, responses={200: DETAIL, 201: DETAIL})
+    @action(detail=True, methods=["post"])
+    def swag(self, request: Request, pk: str) -> Response:
+        """Send the moments of your parameters in a SWAG round; the same bytes again get the same answer."""
+        model = self.get_object()
+        is_new = submit_moments(model, request.user, **_validated(SwagSerializer, request))
+        code = status.HTTP_201_CREATED if is_new else status.HTTP_200_OK
+        headers = self.location_of("model-detail", model.pk)
+        return Response({"detail": "SWAG Statistic Accepted"}, code, headers=headers)
+
     @extend_schema(responses={(200, "application/octet-stream"): bytes})
     @action(detail=True)
     def preprocessing(self, request: Request, pk: str) -> HttpResponseBase:
@@ -242,8 +254,8 @@ class ModelViewSet(ResourceViewSet):
     def get_permissions(self) -> Sequence[Any]:
         if self.action in OWN_PERMISSIONS:
             return [IsAuthenticated(), OWN_PERMISSIONS[self.action]()]
-        if self.action in UPDATING:
-            # Who may send an update depends on its round, which the lifecycle knows.
+        if self.action in (*UPDATING, "swag"):
+            # Who may send an update or moments depends on the round, which the lifecycle knows.
             return [IsAuthenticated()]
         return super().get_permissions()
 
