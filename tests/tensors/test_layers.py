@@ -7,9 +7,10 @@ import pytest
 
 from folkmoot.errors import SchemaMismatch
 from folkmoot.tensors import Schema, TensorFile, write_tensors
-from folkmoot.tensors.conform import check_tied, conform
+from folkmoot.tensors.conform import conform
 from folkmoot.tensors.layers import Layers
 from folkmoot.tensors.schema import BFLOAT16
+from folkmoot.tensors.tied import check_tied
 
 BASE = {"body": np.arange(3, dtype="f4"), "head": np.zeros(2, "f4"), "steps": np.array(7)}
 MODEL = Schema.of(BASE)

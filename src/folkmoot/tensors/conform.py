@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
-from folkmoot.errors import SchemaMismatch
 from folkmoot.tensors.layers import Selected
-from folkmoot.tensors.schema import Schema, Tensors, TensorSpec, blocks_of, check_fits
-from folkmoot.tensors.tensor_file import as_bytes
+from folkmoot.tensors.schema import Schema, Tensors, TensorSpec, check_fits
 
 
 def conform(sent: Tensors, wanted: Schema, model: Schema) -> Tensors:
@@ -23,26 +20,6 @@ def conform(sent: Tensors, wanted: Schema, model: Schema) -> Tensors:
     described = Schema(_meant(schema, wanted, model))
     check_fits(wanted, described)
     return Selected(sent, described)
-
-
-def check_tied(tensors: Tensors, tied: Sequence[Sequence[str]]) -> None:
-    """Raise SchemaMismatch if names that are one tensor in the model have different values here."""
-    for first, *others in tied:
-        for other in others:
-            if first in tensors and other in tensors and not _are_equal(tensors, first, other):
-                raise SchemaMismatch(f"{first} and {other} are one tensor in the model, and differ in the update")
-
-
-def _are_equal(tensors: Tensors, first: str, second: str) -> bool:
-    return _digest(tensors, first) == _digest(tensors, second)
-
-
-def _digest(tensors: Tensors, name: str) -> bytes:
-    # Two streams of blocks cannot be compared side by side: they may be cut at other places.
-    digest = hashlib.sha256()
-    for block in blocks_of(tensors, name):
-        digest.update(as_bytes(block))
-    return digest.digest()
 
 
 def _meant(schema: Schema, wanted: Schema, model: Schema) -> Iterator[TensorSpec]:

@@ -15,13 +15,14 @@ from folkmoot.server.storage.upload import IncomingFile
 from folkmoot.tensors import formats
 from folkmoot.tensors.array_blocks import Block
 from folkmoot.tensors.checksums import BlockChecksums, block_checksums
-from folkmoot.tensors.conform import check_tied, conform
+from folkmoot.tensors.conform import conform
 from folkmoot.tensors.encodings import Base, is_encoded, open_encoded
 from folkmoot.tensors.finite import finite_blocks
 from folkmoot.tensors.formats.polyglots import check_not_also_zip
 from folkmoot.tensors.limits import TRUSTED
 from folkmoot.tensors.schema import Schema, Tensors
 from folkmoot.tensors.tensor_file import TensorFile, as_bytes, write_blocks
+from folkmoot.tensors.tied import check_tied
 
 ENCODED = "encoded"
 """In place of a format's name: an update of the training's own encoding."""
@@ -77,7 +78,7 @@ def store_model(incoming: IncomingFile) -> StoredModel:
             get_storage().adopt(draft, stored.sha256)
         incoming.sync()
         get_storage().adopt(incoming.path, incoming.sha256)
-    return StoredModel(kind.NAME, stored, getattr(tensors, "tied", ()))
+    return StoredModel(kind.NAME, stored, tensors.tied)
 
 
 def store_update(incoming: IncomingFile, *, expected: Expected) -> StoredUpdate:

@@ -14,8 +14,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from folkmoot.errors import SchemaMismatch
-from folkmoot.tensors.array_blocks import array_blocks
 from folkmoot.tensors.formats.torch_views import TensorView
 from folkmoot.tensors.formats.zip_archive import Member
 from folkmoot.tensors.replacing import replacing
@@ -31,19 +29,6 @@ class Place(NamedTuple):
     name: str
     view: TensorView
     member: Member
-
-
-def check_ties(tied: Iterable[tuple[str, ...]], tensors: Tensors) -> None:
-    """Raise SchemaMismatch, naming both, if two tensors that share their memory have different values."""
-    for first, *others in tied:
-        for other in others:
-            if not _same_bytes(np.asarray(tensors[first]), np.asarray(tensors[other])):
-                raise SchemaMismatch(f"{first} and {other} are one tensor in the model, and have different values")
-
-
-def _same_bytes(first: npt.NDArray[Any], second: npt.NDArray[Any]) -> bool:
-    pairs = zip(array_blocks(first, first.dtype), array_blocks(second, first.dtype), strict=True)
-    return all(np.array_equal(one.view(np.uint8), other.view(np.uint8)) for one, other in pairs)
 
 
 def write_copy(template: Path, places: Iterable[Place], tensors: Tensors, output: Path) -> WrittenFile:

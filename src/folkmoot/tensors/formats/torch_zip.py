@@ -28,6 +28,7 @@ from folkmoot.tensors.formats.zip_archive import Member
 from folkmoot.tensors.limits import TRUSTED, Limits
 from folkmoot.tensors.schema import Schema, StoredTensors, Tensors, TensorSpec, check_fits
 from folkmoot.tensors.tensor_file import WrittenFile
+from folkmoot.tensors.tied import check_tied
 
 NAME = "torch"
 EXTENSION = ".pt"
@@ -52,7 +53,7 @@ def write(template: Path, tensors: Tensors, output: Path) -> WrittenFile:
     """
     original = TorchFile(template, TRUSTED)
     check_fits(original.schema, Schema.of(tensors), what="checkpoint")
-    torch_writing.check_ties(original.tied, tensors)
+    check_tied(tensors, original.tied, what="checkpoint")
     return torch_writing.write_copy(template, original.places(), tensors, output)
 
 
