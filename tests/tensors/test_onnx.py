@@ -18,7 +18,7 @@ from onnx import helper, numpy_helper
 from folkmoot.aggregation import Update, aggregate_files
 from folkmoot.aggregation.builtin import fedavg
 from folkmoot.errors import ExternalData, FolkmootError, InvalidFile, SchemaMismatch, TooLarge, UnsupportedContainer
-from folkmoot.tensors import FORMATS, Limits, TensorFile, open_tensors, recognise, to_canonical, write_tensors
+from folkmoot.tensors import FORMATS, Limits, TensorFile, open_tensors, recognise, write_tensors
 from folkmoot.tensors.formats import protobuf
 from folkmoot.tensors.schema import is_float
 
@@ -231,7 +231,7 @@ def test_merged_updates_make_a_model_that_onnxruntime_runs(name, path, tmp_path)
     model = build()
     path.write_bytes(model.SerializeToString())
     base = tmp_path / "base"
-    to_canonical(path, base)
+    write_tensors(base, open_tensors(path))
     updates, expected = updates_of(model, tmp_path)
 
     aggregate_files(fedavg(), base, updates, tmp_path / "checkpoint")
@@ -615,6 +615,16 @@ BEYOND = {
     ),
     "unpacked values": (model_of(LOOSE), Limits(), "more than 10000 fields"),
     "fields": (model_of(TENSOR) + b"\x28\x01" * 1_000_000, Limits(), "more than 1000000 fields"),
+    "a text in the model": (
+        model_of(TENSOR) + message((6, bytes(2000))),
+        Limits(max_header_bytes=2000),
+        "more than 2000 bytes beside the values",
+    ),
+    "a text in a node": (
+        graph_with((1, message((6, bytes(2000))))),
+        Limits(max_header_bytes=2000),
+        "more than 2000 bytes beside the values",
+    ),
     "fields in a graph": (graph_with((1, b"\x30\x01" * 1_000_000)), Limits(), "more than 1000000 fields"),
 }
 
@@ -625,6 +635,14 @@ def test_a_model_over_a_limit_is_too_large(path, content, limits, words):
 
     with pytest.raises(TooLarge, match=words):
         open_tensors(path, limits=limits)
+
+
+@pytest.mark.parametrize("store", [numpy_helper.from_array, typed])
+def test_the_values_of_tensors_do_not_count_as_description(path, store):
+    weights = {"weight": normal(100, 100), "steps": np.arange(1000)}
+    onnx.save(graph([node("MatMul", ["x", "weight"], ["y"])], weights, store=store), path)
+
+    assert set(open_tensors(path, limits=Limits(max_header_bytes=200))) == set(weights)
 
 
 @pytest.mark.parametrize(

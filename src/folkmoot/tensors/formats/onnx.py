@@ -85,21 +85,32 @@ class _Inspection:
     """One look at every field in which a tensor could be: that it is well-formed, and points to no other file."""
 
     def __init__(self, limits: Limits) -> None:
-        self.max_nesting = limits.max_nesting
+        self.limits = limits
         self.num_fields = 0
+        self.header_bytes_left = limits.max_header_bytes
 
     def inspect(self, kind: str, message: Message, depth: int = 0) -> None:
-        if depth > self.max_nesting:
-            raise TooLarge(f"the model is nested more than {self.max_nesting} deep")
+        if depth > self.limits.max_nesting:
+            raise TooLarge(f"the model is nested more than {self.limits.max_nesting} deep")
         inside = _INSIDE[kind]
         for field in message:
-            self.num_fields += 1
-            if self.num_fields > _MAX_FIELDS:
-                raise TooLarge(f"the model has more than {_MAX_FIELDS} fields")
+            self.spend(kind, field)
             if field.number in inside:
                 self.inspect(inside[field.number], message.child(field), depth + 1)
             elif kind == "tensor" and _points_elsewhere(field):
                 raise ExternalData(f"{_named(message)} has its values in another file; export the model as one file")
+
+    def spend(self, kind: str, field: Field) -> None:
+        """Count the field, and all of its bytes but those that are a tensor's values or a message to be inspected."""
+        self.num_fields += 1
+        if self.num_fields > _MAX_FIELDS:
+            raise TooLarge(f"the model has more than {_MAX_FIELDS} fields")
+        is_value = kind == "tensor" and field.number in onnx_tensor.VALUES
+        stop = field.start if is_value or field.number in _INSIDE[kind] else field.stop
+        self.header_bytes_left -= stop - field.begin
+        if self.header_bytes_left < 0:
+            most = self.limits.max_header_bytes
+            raise TooLarge(f"the model has more than {most} bytes beside the values of its tensors")
 
 
 def _points_elsewhere(field: Field) -> bool:

@@ -45,6 +45,9 @@ _WIRE_TYPES = {FLOAT_DATA: FIXED32, DOUBLE_DATA: FIXED64, INT32_DATA: VARINT, IN
 # A half-precision number travels as the integer that has its bits.
 _BITS: dict[str, np.dtype[Any]] = {"BOOL": np.dtype("u1"), "F16": np.dtype("<u2"), "BF16": np.dtype("<u2")}
 
+VALUES = frozenset({RAW_DATA, *_WIRE_TYPES})
+"""The fields that hold numbers, and may be long."""
+
 # Nobody writes more: it is one for each number of a list that could be packed into one field.
 _MAX_FIELDS = 10_000
 _MAX_DIMENSIONS = 32
