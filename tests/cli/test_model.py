@@ -127,7 +127,7 @@ def test_a_file_that_a_hub_would_refuse_is_refused_with_its_reason(folkmoot, tmp
     plain, told = folkmoot("model", "show", "model"), folkmoot("model", "show", "model", "--json")
 
     assert (plain.returncode, plain.stdout) == (1, "")
-    assert plain.stderr.startswith(f"folkmoot: a hub would refuse model: {reason}")
+    assert plain.stderr.startswith(f"folkmoot: a hub with default settings would refuse model: {reason}")
     assert len(plain.stderr.splitlines()) == 1
     assert told.returncode == 1
     refused = json.loads(told.stdout)["refused"]
@@ -167,6 +167,34 @@ def test_the_format_may_be_named_instead_of_the_ending(folkmoot, model, tmp_path
         assert_same(arrays, SAMPLE)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "format"),
+    [
+        (["output.pth"], "torch"),
+        (["output.PT"], "torch"),
+        (["o.st"], "safetensors"),
+        (["o.safetensor"], "safetensors"),
+        (["o", "--as", "pt"], "torch"),
+        (["o", "--as", "pth"], "torch"),
+        (["o", "--as", ".npz"], "npz"),
+        (["o", "--as", "safetensor"], "safetensors"),
+    ],
+)
+def test_formats_go_by_the_names_that_people_give_them(folkmoot, model, tmp_path, arguments, format):
+    run = folkmoot("model", "convert", model, *arguments)
+
+    assert (run.returncode, run.stderr) == (0, "")
+    assert recognise(tmp_path / arguments[0]) is FORMATS[format]
+
+
+def test_help_and_refusal_name_the_same_formats(folkmoot, model):
+    told = folkmoot("model", "convert", "--help").stdout
+    refused = folkmoot("model", "convert", model, "output", "--as", "zip").stderr
+
+    assert "safetensors, npz, torch" in " ".join(told.replace("│", " ").split())
+    assert refused == "folkmoot: 'zip' is no format to write; there are safetensors, npz, torch\n"
+
+
 def test_a_file_may_take_its_own_place(folkmoot, model):
     assert folkmoot("model", "convert", model, model, "--as", "npz").returncode == 0
 
@@ -181,6 +209,7 @@ def test_a_file_may_take_its_own_place(folkmoot, model):
         (["output.npz", "--as", "zip"], 2, "'zip' is no format to write"),
         (["no/output.npz"], 2, "there is no folder no"),
         (["output.onnx"], 1, "only from an ONNX template"),
+        (["output", "--as", "onnx"], 1, "only from an ONNX template"),
     ],
 )
 def test_what_cannot_be_written_is_told(folkmoot, model, tmp_path, arguments, code, words):

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import zlib
 
 import numpy as np
 import onnx
@@ -172,6 +173,20 @@ def test_an_npz_that_would_be_refused_as_an_update_is_not_handed_out(make_model,
     assert (answer.status_code, answer.json()["code"]) == (400, "invalid_value")
     assert "'/fc/w'" in answer.json()["detail"]
     assert list(torch_in(as_(ada).get(f"/api/models/{model.pk}/?as=torch").getvalue())) == ["/fc/w"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "query", "depends"), [("npz", "", True), ("npz", "?as=torch", False), ("torch", "", False)]
+)
+def test_the_etag_of_what_is_compressed_tells_the_library_that_did_it(
+    make_trained, get, monkeypatch, kind, query, depends
+):
+    scene = make_trained(kind)
+    etag = get(scene, query)["ETag"]
+
+    monkeypatch.setattr(zlib, "ZLIB_RUNTIME_VERSION", "another")
+
+    assert (get(scene, query)["ETag"] != etag) is depends
 
 
 def test_the_best_round_is_not_there_yet(make_trained, get):

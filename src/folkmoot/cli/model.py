@@ -17,7 +17,9 @@ from rich.progress import Progress, TaskID
 from rich.table import Table
 
 from folkmoot.errors import InvalidInput, Misconfigured
-from folkmoot.tensors import FORMATS, Format, Limits, Schema, Tensors, check_finite, recognise
+from folkmoot.tensors import FORMATS, Format, Limits, check_finite, recognise
+from folkmoot.tensors.formats import EXPORTED
+from folkmoot.tensors.parameters import count_parameters
 from folkmoot.tensors.schema import StoredTensors
 
 models = typer.Typer(no_args_is_help=True, help="Look into model files, and convert them; nothing in them is run.")
@@ -25,7 +27,14 @@ models = typer.Typer(no_args_is_help=True, help="Look into model files, and conv
 # A hub's own defaults: see docs/configuration.md.
 HUB_LIMITS = Limits(max_bytes=20 * 2**30)
 WORTH_A_BAR = 200_000_000
-OTHER_ENDINGS = {".pth": ".pt"}
+WRITABLE = ", ".join(EXPORTED)
+OTHER_NAMES = {"pth": "torch", "st": "safetensors", "safetensor": "safetensors"}
+BY_NAME: dict[str, Format] = {
+    **FORMATS,
+    **{known.EXTENSION.removeprefix("."): known for known in FORMATS.values()},
+    **{other: FORMATS[name] for other, name in OTHER_NAMES.items()},
+}
+"""Formats by whatever people call them."""
 
 ModelFile = Annotated[Path, typer.Argument(metavar="FILE", exists=True, dir_okay=False, help="A model file.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
@@ -38,7 +47,10 @@ def model() -> None:
 
 @models.command()
 def show(file: ModelFile, as_json: AsJson = False) -> None:
-    """Tell what is in a model file of any format, or why a hub would refuse it (then the exit code is 1)."""
+    """Tell what is in a model file of any format.
+
+    Or why a hub with default settings would refuse it; then the exit code is 1.
+    """
     try:
         found, tensors = _open(file)
         with _watched(tensors, "Reading") as watched:
@@ -46,7 +58,7 @@ def show(file: ModelFile, as_json: AsJson = False) -> None:
     except InvalidInput as error:
         if as_json:
             typer.echo(json.dumps({"refused": {"code": error.code, "detail": error.message}}))
-        raise type(error)(f"a hub would refuse {file.name}: {error.message}") from error
+        raise type(error)(f"a hub with default settings would refuse {file.name}: {error.message}") from error
     described = _described(file, found, tensors)
     if as_json:
         typer.echo(json.dumps(described))
@@ -62,11 +74,14 @@ def convert(
     ],
     wanted: Annotated[
         str | None,
-        typer.Option("--as", metavar="FORMAT", help="safetensors, npz or torch; by default by the ending of OUTPUT."),
+        typer.Option("--as", metavar="FORMAT", help=f"One of {WRITABLE}; by default by the ending of OUTPUT."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write the tensors of a model file in another format. What an .npz cannot hold, bfloat16, becomes float32."""
+    """Write the tensors of a model file in another format.
+
+    What an .npz cannot hold, bfloat16, becomes float32. No ONNX is written: its graph cannot be made of tensors.
+    """
     target = _target(output, wanted)
     if not output.parent.is_dir():
         raise Misconfigured(f"there is no folder {output.parent}")
@@ -84,18 +99,17 @@ def convert(
 
 
 def _target(output: Path, wanted: str | None) -> Format:
+    name = output.suffix if wanted is None else wanted
+    target = BY_NAME.get(name.lower().removeprefix("."))
+    if target is not None:
+        return target
     if wanted is not None:
-        if wanted not in FORMATS:
-            raise Misconfigured(f"{wanted!r} is no format to write; there are {', '.join(FORMATS)}")
-        return FORMATS[wanted]
-    ending = OTHER_ENDINGS.get(output.suffix, output.suffix)
-    by_ending = {candidate.EXTENSION: candidate for candidate in FORMATS.values()}
-    if ending not in by_ending:
-        raise Misconfigured(f"{output.name} ends with none of {', '.join(by_ending)}; name the format with --as")
-    return by_ending[ending]
+        raise Misconfigured(f"{wanted!r} is no format to write; there are {WRITABLE}")
+    endings = ", ".join(known.EXTENSION for known in EXPORTED.values())
+    raise Misconfigured(f"{output.name} ends with none of {endings}; name the format with --as")
 
 
-def _open(file: Path) -> tuple[Format, Tensors]:
+def _open(file: Path) -> tuple[Format, StoredTensors]:
     try:
         found = recognise(file)
         return found, found.read(file, HUB_LIMITS)
@@ -106,9 +120,8 @@ def _open(file: Path) -> tuple[Format, Tensors]:
 class _Watched(StoredTensors):
     """Tensors that tell a progress bar what has been asked of them."""
 
-    def __init__(self, tensors: Tensors, progress: Progress, task: TaskID) -> None:
-        self.schema = Schema.of(tensors)
-        self.tied, self.trainable = _told(tensors)
+    def __init__(self, tensors: StoredTensors, progress: Progress, task: TaskID) -> None:
+        self.schema, self.tied, self.trainable = tensors.schema, tensors.tied, tensors.trainable
         self._tensors, self._progress, self._task = tensors, progress, task
 
     def __getitem__(self, name: str) -> npt.NDArray[Any]:
@@ -118,32 +131,24 @@ class _Watched(StoredTensors):
 
 
 @contextmanager
-def _watched(tensors: Tensors, what: str) -> Iterator[Tensors]:
+def _watched(tensors: StoredTensors, what: str) -> Iterator[StoredTensors]:
     """Show a bar on standard error while many bytes are read, if someone is looking."""
     screen = Console(stderr=True)
-    num_bytes = Schema.of(tensors).num_bytes
+    num_bytes = tensors.schema.num_bytes
     with Progress(
         console=screen, transient=True, disable=not screen.is_terminal or num_bytes < WORTH_A_BAR
     ) as progress:
         yield _Watched(tensors, progress, progress.add_task(what, total=num_bytes))
 
 
-def _told(tensors: Tensors) -> tuple[Any, Any]:
-    """Which tensors are tied and which trainable, as far as the format tells."""
-    return getattr(tensors, "tied", ()), getattr(tensors, "trainable", {})
-
-
-def _described(file: Path, found: Format, tensors: Tensors) -> dict[str, Any]:
-    tied, trainable = _told(tensors)
-    same_as = {name: group[0] for group in tied for name in group[1:]}
-    schema = Schema.of(tensors)
-    # What is one tensor under two names is counted once.
-    sizes = {spec.name: spec.num_elements for spec in schema if spec.name not in same_as}
+def _described(file: Path, found: Format, tensors: StoredTensors) -> dict[str, Any]:
+    same_as = {name: names[0] for names in tensors.tied for name in names[1:]}
+    parameters = count_parameters(tensors.schema, tensors.tied, tensors.trainable)
     return {
         "format": found.NAME,
         "bytes": file.stat().st_size,
-        "parameters": sum(sizes.values()),
-        "trainable_parameters": sum(sizes[name] for name in sizes if trainable.get(name)) if trainable else None,
+        "parameters": parameters.total,
+        "trainable_parameters": parameters.trainable,
         "tensors": [
             {
                 "name": spec.name,
@@ -151,10 +156,10 @@ def _described(file: Path, found: Format, tensors: Tensors) -> dict[str, Any]:
                 "shape": list(spec.shape),
                 "parameters": spec.num_elements,
                 "bytes": spec.num_bytes,
-                "trainable": trainable.get(spec.name),
+                "trainable": tensors.trainable.get(spec.name),
                 "same_as": same_as.get(spec.name),
             }
-            for spec in schema
+            for spec in tensors.schema
         ],
     }
 

@@ -1,7 +1,7 @@
 """Named tensors and the files they live in."""
 
 from folkmoot.tensors.finite import check_finite
-from folkmoot.tensors.formats import FORMATS, Format, open_tensors, recognise, to_canonical
+from folkmoot.tensors.formats import FORMATS, Format, open_tensors, recognise
 from folkmoot.tensors.limits import Limits
 from folkmoot.tensors.schema import Schema, Tensors, TensorSpec, check_fits
 from folkmoot.tensors.tensor_file import TensorFile, TensorFileWriter, WrittenFile, write_tensors
@@ -20,6 +20,5 @@ __all__ = [
     "check_fits",
     "open_tensors",
     "recognise",
-    "to_canonical",
     "write_tensors",
 ]

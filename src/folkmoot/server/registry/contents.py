@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from folkmoot.server.registry.checkpoints import schema_of
@@ -10,7 +10,8 @@ from folkmoot.server.registry.models import Kind, Model
 from folkmoot.server.storage import get_storage
 from folkmoot.tensors.formats import FORMATS
 from folkmoot.tensors.limits import TRUSTED
-from folkmoot.tensors.schema import Schema, StoredTensors, TensorSpec
+from folkmoot.tensors.parameters import count_parameters
+from folkmoot.tensors.schema import Schema
 
 
 @dataclass(frozen=True)
@@ -23,19 +24,11 @@ class Contents:
 
     @property
     def num_parameters(self) -> int:
-        """Counted as frameworks do: tensors that are one and the same count once."""
-        return self._num_elements(self.schema)
+        return count_parameters(self.schema, self.tied, self.trainable).total
 
     @property
     def num_trainable(self) -> int | None:
-        """None where the format does not tell of each tensor."""
-        if any(spec.name not in self.trainable for spec in self.schema):
-            return None
-        return self._num_elements(spec for spec in self.schema if self.trainable[spec.name])
-
-    def _num_elements(self, specs: Iterable[TensorSpec]) -> int:
-        again = {name for group in self.tied for name in group[1:]}
-        return sum(spec.num_elements for spec in specs if spec.name not in again)
+        return count_parameters(self.schema, self.tied, self.trainable).trainable
 
 
 def contents_of(model: Model) -> Contents:
@@ -43,8 +36,7 @@ def contents_of(model: Model) -> Contents:
     if model.type == Kind.MEAN:
         return Contents(Schema(()), (), {})
     template = FORMATS[model.format].read(get_storage().path(model.template_sha256), TRUSTED)
-    trainable = template.trainable if isinstance(template, StoredTensors) else {}
-    return Contents(schema_of(model.latest_checkpoint), model.tied, trainable)
+    return Contents(schema_of(model.latest_checkpoint), model.tied, template.trainable)
 
 
 def template_bytes(model: Model) -> int:

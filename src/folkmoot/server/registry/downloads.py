@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -17,7 +18,7 @@ from folkmoot.server.registry.moments import FIRST, SECOND, MomentFile, moment_f
 from folkmoot.server.storage import get_storage
 from folkmoot.server.storage.made import MadeFiles, OpenedFile
 from folkmoot.tensors import formats
-from folkmoot.tensors.formats import FORMATS, onnx, safetensors
+from folkmoot.tensors.formats import EXPORTED, FORMATS, npz, safetensors
 from folkmoot.tensors.limits import TRUSTED
 from folkmoot.tensors.tensor_file import TensorFile, WrittenFile
 
@@ -29,9 +30,6 @@ SEED_EXTENSION = ".pt"
 
 EXCHANGE = "exchange"
 """The part of a model that travels between the hub and the participants."""
-
-# An ONNX file is a graph, which tensors alone do not make.
-EXPORTED = [name for name in FORMATS if name != onnx.NAME]
 
 Source = Literal["upload", "template", "tensors", "own"]
 """What the bytes are made of: the upload itself, the template with tensors, all tensors, the checkpoint's own file."""
@@ -61,9 +59,16 @@ class Download:
 
     @property
     def _key(self) -> str:
+        """Names all that the bytes depend on."""
         layers = (self.checkpoint.sha256, *self.checkpoint.beneath)
-        parts = (self.source, self.model.template_sha256, *layers, self.format, WRITER_VERSION)
+        parts = (self.source, self.model.template_sha256, *layers, self.format, WRITER_VERSION, *self._libraries)
         return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:32]
+
+    @property
+    def _libraries(self) -> list[str]:
+        # Only a template has members that are compressed, and another zlib may make other bytes of them.
+        is_compressed = self.source == "template" and self.format == npz.NAME
+        return [zlib.ZLIB_RUNTIME_VERSION] if is_compressed else []
 
     def _blob(self) -> str | None:
         """The digest of the stored file that has these very bytes, if there is one."""

@@ -12,8 +12,8 @@ from folkmoot.tensors.encodings import is_encoded
 from folkmoot.tensors.formats import npz, onnx, safetensors, torch_zip
 from folkmoot.tensors.formats.polyglots import check_not_also_zip
 from folkmoot.tensors.limits import Limits
-from folkmoot.tensors.schema import Tensors
-from folkmoot.tensors.tensor_file import WrittenFile, write_tensors
+from folkmoot.tensors.schema import StoredTensors, Tensors
+from folkmoot.tensors.tensor_file import WrittenFile
 
 _HEAD_BYTES = 1 << 17  # the name of a zip archive's first member may take half of it
 
@@ -27,7 +27,7 @@ class Format(Protocol):
     def recognise(self, head: bytes) -> bool:
         """Whether a file that begins with `head` is of this format."""
 
-    def read(self, path: Path, limits: Limits) -> Tensors:
+    def read(self, path: Path, limits: Limits) -> StoredTensors:
         """Open the file; raises InvalidFile at once, or when a tensor is asked for."""
 
     def write(self, template: Path, tensors: Tensors, output: Path) -> WrittenFile:
@@ -45,6 +45,9 @@ class Format(Protocol):
 
 FORMATS: dict[str, Format] = {module.NAME: module for module in (safetensors, npz, torch_zip, onnx)}
 """In the order in which they are asked: npz knows its own zip archives, torch takes all others."""
+
+EXPORTED: dict[str, Format] = {name: known for name, known in FORMATS.items() if known is not onnx}
+"""Those that can be made of tensors alone; an ONNX file is a graph besides."""
 
 _ZIP = b"PK\x03\x04"
 _OLD_TORCH = bytes.fromhex("8a0a6cfc9c46f9206aa85019")  # the number with which the pickle of torch before 1.6 begins
@@ -80,7 +83,7 @@ def _kind(head: bytes) -> str:
     return "this kind of file"
 
 
-def open_tensors(path: Path, *, limits: Limits = Limits()) -> Tensors:  # noqa: B008 (frozen)
+def open_tensors(path: Path, *, limits: Limits = Limits()) -> StoredTensors:  # noqa: B008 (frozen)
     """Open a file of any format, read-only; raises InvalidFile at once, or when a tensor is asked for."""
     return recognise(path).read(path, limits)
 
@@ -93,8 +96,3 @@ def open_tensor(path: Path, *, limits: Limits = Limits()) -> npt.NDArray[Any]:  
         raise InvalidFile(f"the file holds {len(tensors)} tensors; expected one")
     (tensor,) = tensors.values()
     return tensor
-
-
-def to_canonical(path: Path, output: Path, *, limits: Limits = Limits()) -> WrittenFile:  # noqa: B008 (frozen)
-    """Write the tensors of a file of any format as a canonical TensorFile; holds one tensor at a time."""
-    return write_tensors(output, open_tensors(path, limits=limits))
