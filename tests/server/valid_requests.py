@@ -1,0 +1,133 @@
+"""A valid request for each operation: what Django's test client is to send, and what has to be so before."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from functools import cache
+
+import numpy as np
+import pytest
+import safetensors.numpy
+from django.test.client import BOUNDARY, MULTIPART_CONTENT, encode_multipart
+
+from folkmoot.protocol.states import RoundState, TrainingState
+from folkmoot.server.registry.models import Model
+from folkmoot.server.registry.preprocessing import set_preprocessing
+from folkmoot.server.storage.upload import IncomingFile
+from folkmoot.server.trainings.models import Round, Training
+from folkmoot.server.uploads import services as uploads
+
+FILE = safetensors.numpy.save({"w": np.zeros(2, "f4")})
+DIGEST = hashlib.sha256(FILE).hexdigest()
+MODEL = {"name": "m", "description": "d"}
+PASSWORD = "correct horse battery staple"
+
+
+def as_json(**fields):
+    return {"data": json.dumps(fields), "content_type": "application/json"}
+
+
+def as_form(**fields):
+    files = {name: _named(name, value) if isinstance(value, bytes) else value for name, value in fields.items()}
+    return {"data": encode_multipart(BOUNDARY, files), "content_type": MULTIPART_CONTENT}
+
+
+def as_bytes(**more):
+    return {"data": FILE, "content_type": "application/octet-stream", **more}
+
+
+@cache
+def preprocessing_file():
+    torch = pytest.importorskip("torch")
+    file = io.BytesIO()
+    torch.save(torch.nn.Flatten(), file)
+    return file.getvalue()
+
+
+def request_for(operation, *, scene, owner):
+    """The arguments of a request; `scene` has the model that is trained, `owner` is any user."""
+    make = REQUESTS.get(operation, lambda scene, owner: {})
+    return make(scene, owner)
+
+
+def prepare(operation, thing):
+    """Bring about what the request asks for, of the thing that it is sent to."""
+    PREPARATIONS.get(operation, lambda thing: None)(thing)
+
+
+def _clients(scene, owner):
+    return as_json(clients=[])
+
+
+def _members(scene, owner):
+    return as_json(users=[str(owner.pk)])
+
+
+def _name(scene, owner):
+    return as_json(name="clinics")
+
+
+REQUESTS = {
+    "POST /api/users/": lambda *_: as_json(username="new", password=PASSWORD),
+    "PATCH /api/users/myself/": lambda *_: as_json(first_name="Ada"),
+    "PUT /api/users/<id>/password/": lambda *_: as_json(password=PASSWORD),
+    "POST /api/groups/": _name,
+    "PUT /api/groups/<id>/": _name,
+    "PATCH /api/groups/<id>/": _name,
+    "PUT /api/groups/<id>/members/": _members,
+    "DELETE /api/groups/<id>/members/": _members,
+    "POST /api/tokens/": _name,
+    "POST /api/models/": lambda *_: as_form(model_file=FILE, **MODEL),
+    "POST /api/models/<id>/": lambda *_: as_form(model_file=FILE, round=0, sample_size=1),
+    "PUT /api/models/<id>/update/": lambda *_: as_bytes(query="?round=0&sample_size=1"),
+    "POST /api/models/<id>/metrics/": lambda *_: as_json(metric_names=["loss"], metric_values=[1]),
+    "POST /api/models/<id>/preprocessing/": lambda *_: as_form(model_preprocessing_file=preprocessing_file()),
+    "POST /api/models/<id>/swag/": lambda *_: as_json(round=1, sample_size=0),
+    "POST /api/uploads/": lambda *_: as_json(target="/api/models/", fields=MODEL, size=len(FILE)),
+    "PATCH /api/uploads/<id>/": lambda *_: as_bytes(headers={"Upload-Offset": "0", "X-Content-SHA256": DIGEST}),
+    "POST /api/uploads/<id>/commit/": lambda *_: as_json(sha256=DIGEST),
+    "POST /api/trainings/": lambda scene, _: as_json(
+        model_id=str(scene.model_id), target_num_updates=1, aggregation_method="FedAvg"
+    ),
+    "PUT /api/trainings/<id>/clients/": _clients,
+    "POST /api/trainings/<id>/clients/": _clients,
+    "DELETE /api/trainings/<id>/clients/": _clients,
+}
+
+
+def _end_training(model):
+    Training.objects.filter(model=model).update(state=TrainingState.COMPLETED)
+
+
+def _await_moments(model):
+    Model.objects.filter(pk=model.pk).update(round=1)
+    Training.objects.filter(model=model).update(state=TrainingState.SWAG_ROUND)
+    Round.objects.filter(training__model=model).update(state=RoundState.SWAG)
+
+
+def _unstart(training):
+    training.rounds.all().delete()
+    Training.objects.filter(pk=training.pk).update(state=TrainingState.INITIAL)
+
+
+PREPARATIONS = {
+    "DELETE /api/models/<id>/": _end_training,
+    "GET /api/models/<id>/preprocessing/": lambda model: set_preprocessing(model, _incoming(preprocessing_file())),
+    "POST /api/models/<id>/swag/": _await_moments,
+    "POST /api/uploads/<id>/commit/": lambda upload: uploads.append(upload, _incoming(FILE), offset=0),
+    "POST /api/trainings/<id>/start/": _unstart,
+}
+
+
+def _named(name, data):
+    file = io.BytesIO(data)
+    file.name = name
+    return file
+
+
+def _incoming(data):
+    file = IncomingFile("file")
+    file.append(data)
+    return file
