@@ -161,7 +161,7 @@ def test_a_malformed_array_is_refused(path, content, method):
     [
         ("objects", InvalidFile, "a holds Python objects; only plain numbers are taken"),
         ("structured", InvalidFile, "a has a structured dtype; only plain numbers are taken"),
-        ("text values", InvalidFile, "tensor a has the dtype str32; taken are BOOL"),
+        ("text values", InvalidFile, "tensor a has the dtype str32: taken are BOOL"),
         ("a very long header", TooLarge, "the header of a has more than 65536 bytes"),
         ("cut in the header", InvalidFile, "a ends within its header"),
         ("cut in the data", InvalidFile, "a should have 176 bytes and has 175"),

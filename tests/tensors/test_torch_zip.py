@@ -162,10 +162,13 @@ KINDS = {
     "sparse rows": (lambda: torch.eye(2).to_sparse_csr(), "sparse"),
     "meta": (lambda: torch.ones(2, device="meta"), "meta device"),
     "nested": (lambda: torch.nested.nested_tensor([torch.ones(1), torch.ones(2)]), "nested"),
-    "complex": (lambda: torch.ones(2, dtype=torch.complex64), "tensor a has the dtype complex64"),
+    "complex": (
+        lambda: torch.ones(2, dtype=torch.complex64),
+        "tensor a has the dtype complex64: .* real and imaginary parts",
+    ),
     "conjugate": (lambda: torch.ones(2, dtype=torch.complex64).conj(), "conjugate"),
     "negative": (lambda: torch.ones(2, dtype=torch.complex64).conj().imag, "negative"),
-    "eight bits": (lambda: torch.ones(2).to(torch.float8_e4m3fn), "float8_e4m3fn"),
+    "eight bits": (lambda: torch.ones(2).to(torch.float8_e4m3fn), r"float8_e4m3fn: .*tensor\.to\(torch\.bfloat16\)"),
     "expanded": (lambda: torch.ones(1).expand(5), "uses elements twice"),
     "expanded within its storage": (lambda: torch.ones(9)[:3].expand(3, 3), "uses elements twice"),
     "windows": (lambda: torch.ones(9).unfold(0, 4, 2), "uses elements twice"),
@@ -211,6 +214,11 @@ class Stranger(nn.Linear):
 def test_a_module_of_a_class_of_its_own_is_refused_with_the_hint(path):
     with pytest.raises(UnknownClass, match=r"test_torch_zip\.Stranger.*TorchScript.*state_dict"):
         read(path, nn.Sequential(Stranger(2, 2)))
+
+
+def test_a_model_that_torch_has_compiled_is_refused_with_how_to_save_it(path):
+    with pytest.raises(UnknownClass, match=r"torch\.compile.*model\._orig_mod\.state_dict\(\)"):
+        read(path, torch.compile(nn.Linear(2, 2)))
 
 
 def test_the_operator_may_let_a_class_in(path):

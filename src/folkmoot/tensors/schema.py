@@ -53,6 +53,22 @@ def is_float(dtype: np.dtype[Any]) -> bool:
     return dtype.kind == "f" or dtype == BFLOAT16
 
 
+_COMPLEX = (
+    "means of complex numbers have no agreed meaning; send the real and the imaginary parts as tensors of their own"
+)
+_SHORT = "so few bits cannot hold the mean of several; send tensor.to(torch.bfloat16)"
+_QUANTISED = "means of quantised numbers have no agreed meaning; send tensor.dequantize()"
+# By how the names begin, in safetensors and in NumPy.
+_WHY_NOT = {"complex": _COMPLEX, "C64": _COMPLEX, "qint": _QUANTISED, "quint": _QUANTISED}
+_WHY_NOT |= dict.fromkeys(("float8", "float4", "F8_", "F6_", "F4"), _SHORT)
+
+
+def why_not(dtype: str) -> str:
+    """Say why a dtype is not taken and what to send instead; where no reason is known, which ones are taken."""
+    reasons = (reason for beginning, reason in _WHY_NOT.items() if dtype.startswith(beginning))
+    return next(reasons, f"taken are {', '.join(DTYPES)}")
+
+
 METADATA = "__metadata__"
 _ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -75,7 +91,7 @@ class TensorSpec:
         if self.name == METADATA or _UNPRINTABLE.search(self.name):
             raise InvalidFile(f"{self.name!r} cannot be the name of a tensor")
         if self.dtype not in DTYPES:
-            raise InvalidFile(f"tensor {self.name} has the dtype {self.dtype}; taken are {', '.join(DTYPES)}")
+            raise InvalidFile(f"tensor {self.name} has the dtype {self.dtype}: {why_not(self.dtype)}")
         if len(self.shape) > _MAX_DIMENSIONS or any(size < 0 for size in self.shape):
             raise InvalidFile(f"tensor {self.name} has an impossible shape")
         # Zeros aside: NumPy cannot make (0, 2**63) either.

@@ -17,7 +17,7 @@ from folkmoot.tensors.array_blocks import array_blocks
 from folkmoot.tensors.formats import protobuf
 from folkmoot.tensors.formats.protobuf import BYTES, FIXED32, FIXED64, VARINT, Field, Message
 from folkmoot.tensors.limits import Limits
-from folkmoot.tensors.schema import TensorSpec
+from folkmoot.tensors.schema import TensorSpec, why_not
 
 DIMS, DATA_TYPE, SEGMENT, STRING_DATA, NAME, RAW_DATA, EXTERNAL_DATA, DATA_LOCATION = 1, 2, 3, 6, 8, 9, 13, 14
 FLOAT_DATA, INT32_DATA, INT64_DATA, DOUBLE_DATA, UINT64_DATA = 4, 5, 7, 10, 11
@@ -37,7 +37,16 @@ _DTYPES = {
     13: "U64",
     16: "BF16",
 }
-_OTHER_TYPES = {8: "strings", 14: "complex numbers", 15: "complex numbers"}
+_OTHER_TYPES = {
+    8: "strings",
+    14: "complex64",
+    15: "complex128",
+    17: "float8_e4m3fn",
+    18: "float8_e4m3fnuz",
+    19: "float8_e5m2",
+    20: "float8_e5m2fnuz",
+    23: "float4_e2m1fn",
+}
 
 # Where values go that are not in raw_data, and how one of them is encoded; the smaller types are all in INT32_DATA.
 _TYPED_FIELDS = {"F32": FLOAT_DATA, "F64": DOUBLE_DATA, "I64": INT64_DATA, "U32": UINT64_DATA, "U64": UINT64_DATA}
@@ -193,7 +202,7 @@ def _dtype(name: str, fields: dict[int, list[Field]]) -> str:
     number = field.value if field else 0
     if number not in _DTYPES:
         other = _OTHER_TYPES.get(number, f"values of the ONNX data type {number}")
-        raise InvalidFile(f"tensor {name!r} holds {other}; taken are {', '.join(_DTYPES.values())}")
+        raise InvalidFile(f"tensor {name!r} holds {other}: {why_not(other)}")
     return _DTYPES[number]
 
 

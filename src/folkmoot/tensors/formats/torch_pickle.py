@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Mapping
 from dataclasses import replace
 
-from folkmoot.errors import InvalidFile
+from folkmoot.errors import InvalidFile, UnknownClass
 from folkmoot.tensors.formats.pickle_reader import Class, Dictionary, Function, Opaque, texts
 from folkmoot.tensors.formats.torch_classes import FUNCTIONS, MODULE_CLASSES
 from folkmoot.tensors.formats.torch_views import ElementType, Storage, TensorView, check_view
@@ -225,6 +225,7 @@ _SAVED_CONSTANTS: dict[tuple[str, str], object] = {
     **{(module, name): Opaque("a function") for module, name in FUNCTIONS},
 }
 
+_COMPILED = ("torch._dynamo.eval_frame", "OptimizedModule")
 _SCRIPT_PREFIX = "__torch__"
 
 
@@ -270,6 +271,11 @@ class SavedVocabulary(Storages):
         known = _SAVED.get((module, name))
         if known is not None:
             return known
+        if (module, name) == _COMPILED:
+            raise UnknownClass(
+                "the file holds what torch.compile makes of a model, which only runs where it was made; save "
+                "model._orig_mod.state_dict() instead"
+            )
         full = f"{module}.{name}"
         is_class = (module, name) in MODULE_CLASSES or ("." not in name and full in self._classes)
         return Class(full) if is_class else None
