@@ -506,7 +506,7 @@ def test_external_data_as_the_onnx_package_writes_it_is_refused(tmp_path):
 
 REFUSED = {
     "strings": (typed_tensor(Type.STRING, (6, b"a"), (6, b"b")), "tensor 'w' holds strings"),
-    "complex": (typed_tensor(Type.COMPLEX64, (9, bytes(16))), "holds complex64: .* real and imaginary"),
+    "complex": (typed_tensor(Type.COMPLEX64, (9, bytes(16))), "holds complex64: .* the real and the imaginary"),
     "float 8": (
         typed_tensor(Type.FLOAT8E4M3FN, (9, bytes(2))),
         r"tensor 'w' holds float8_e4m3fn: .*tensor\.to\(torch\.bfloat16\)",

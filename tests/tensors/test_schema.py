@@ -56,13 +56,13 @@ def test_big_endian_arrays_have_the_same_schema():
 def test_a_dtype_that_is_not_taken_is_named_with_its_tensor(dtype):
     array = np.zeros(2, dtype)
 
-    with pytest.raises(InvalidFile, match=re.escape(f"layer.weight has the dtype {array.dtype.name};")):
+    with pytest.raises(InvalidFile, match=re.escape(f"layer.weight has the dtype {array.dtype.name}:")):
         Schema.of({"layer.weight": array})
 
 
 @pytest.mark.parametrize("dtype", ["F8_E4M3", "C64", "f32", ""])
 def test_an_unknown_dtype_of_safetensors_is_named(dtype):
-    with pytest.raises(InvalidFile, match=f"layer.weight has the dtype {dtype};"):
+    with pytest.raises(InvalidFile, match=f"layer.weight has the dtype {dtype}:"):
         TensorSpec("layer.weight", dtype, (2,))
 
 

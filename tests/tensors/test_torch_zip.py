@@ -164,7 +164,7 @@ KINDS = {
     "nested": (lambda: torch.nested.nested_tensor([torch.ones(1), torch.ones(2)]), "nested"),
     "complex": (
         lambda: torch.ones(2, dtype=torch.complex64),
-        "tensor a has the dtype complex64: .* real and imaginary parts",
+        "tensor a has the dtype complex64: .* the real and the imaginary parts",
     ),
     "conjugate": (lambda: torch.ones(2, dtype=torch.complex64).conj(), "conjugate"),
     "negative": (lambda: torch.ones(2, dtype=torch.complex64).conj().imag, "negative"),
