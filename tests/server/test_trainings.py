@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 from uuid import UUID
 
 import pytest
 
+from folkmoot.server.registry.models import Model
 from folkmoot.server.trainings.models import Training
 
 pytestmark = pytest.mark.django_db
@@ -61,7 +63,113 @@ def test_a_training_is_created(create, as_, ada, make_user):
         "local_models_arrived": 0,
         "local_models_expected": 0,
         "rounds": [],
+        "links": shown["links"],
     }
+
+
+def test_a_training_says_where_to_ask_for_more(create, as_, ada):
+    training = create().json()["training_id"]
+
+    links = as_(ada).get(f"{TRAININGS}{training}/").json()["links"]
+
+    where = f"http://testserver{TRAININGS}{training}/"
+    assert (
+        links.items()
+        >= {
+            "start": f"{where}start/",
+            "clients": f"{where}clients/",
+            "models": f"{where}models/",
+            "models_latest": f"{where}models/latest/",
+        }.items()
+    )
+    assert as_(ada).get(links["models"]).status_code == 200
+
+
+# A training whose model comes with it
+
+
+@pytest.fixture
+def create_with_file(as_, ada, tensors_file):
+    def send(*, file=None, **fields):
+        upload = io.BytesIO(tensors_file(w=[1, 2]) if file is None else file)
+        upload.name = "model.safetensors"
+        form = {"name": "m", "description": "d", "target_num_updates": 3, "aggregation_method": "FedAvg"}
+        form = form | {"model_file": upload} | fields
+        return as_(ada).post(TRAININGS, {name: value for name, value in form.items() if value is not None})
+
+    return send
+
+
+def test_a_training_is_created_with_its_model(create_with_file, as_, ada, make_user):
+    bob, cat = make_user("bob"), make_user("cat")
+
+    answer = create_with_file(
+        clients=[str(bob.pk), str(cat.pk)],
+        metric_names=["loss", "accuracy"],
+        options='{"local": {"epochs": 2}}',
+    )
+
+    assert answer.status_code == 201
+    shown = as_(ada).get(f"{TRAININGS}{answer.json()['training_id']}/").json()
+    assert set(shown["participants"]) == {str(bob.pk), str(cat.pk)}
+    assert shown["metric_names"] == ["loss", "accuracy"]
+    assert shown["options"] == {"local": {"epochs": 2}}
+    (model,) = as_(ada).get("/api/models/").json()
+    assert (model["id"], model["name"], model["description"]) == (shown["model"], "m", "d")
+
+
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_lists_in_a_form_may_be_json(create_with_file, make_user, count):
+    users = [make_user() for _ in range(count)]
+
+    assert create_with_file(clients=json.dumps([str(user.pk) for user in users])).status_code == 201
+    assert Training.objects.get().participants.count() == count
+
+
+def test_one_client_in_a_form_is_a_list_of_one(create_with_file, ada):
+    assert create_with_file(clients=str(ada.pk)).status_code == 201
+    assert list(Training.objects.get().participants.all()) == [ada]
+
+
+@pytest.mark.parametrize("field", ["name", "description", "target_num_updates", "aggregation_method"])
+def test_what_is_missing_of_a_form_is_named(create_with_file, field):
+    answer = create_with_file(**{field: None})
+
+    assert (answer.status_code, answer.json()) == (400, {field: ["Missing data for required field."]})
+
+
+def test_a_form_without_a_file_names_a_model(create_with_file, make_model, ada):
+    form = {"model_file": None, "name": None, "description": None}
+    missing = create_with_file(**form)
+    assert missing.json() == {"model_id": ["Missing data for required field."]}
+
+    assert create_with_file(**form, model_id=str(make_model(ada).pk)).status_code == 201
+
+
+def test_a_form_names_a_model_or_brings_one(create_with_file, make_model, ada):
+    answer = create_with_file(model_id=str(make_model(ada).pk))
+
+    assert (answer.status_code, answer.json()) == (400, {"model_id": ["Unknown field."]})
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"file": b"garbage"},
+        {"clients": UNKNOWN},
+        {"options": "{"},
+        {"options": "[]"},
+        {"options": '{"exchange": ["nothing.*"]}'},
+        {"aggregation_method": "FedMagic"},
+        {"uncertainty_method": "MAGIC"},
+        {"clients": "[[]]"},
+        {"model_file": "text"},
+    ],
+)
+def test_where_one_thing_is_wrong_neither_training_nor_model_is_made(create_with_file, fields):
+    assert create_with_file(**fields).status_code == 400
+    assert not Training.objects.exists()
+    assert not Model.objects.exists()
 
 
 @pytest.mark.parametrize("content_type", ["application/json", "text/plain", "application/x-www-form-urlencoded", ""])

@@ -14,7 +14,7 @@ from django.utils import timezone
 from folkmoot.errors import InvalidValue
 from folkmoot.server.accounts.models import User
 from folkmoot.server.registry import intake
-from folkmoot.server.registry.intake import StoredFile
+from folkmoot.server.registry.intake import StoredFile, StoredModel
 from folkmoot.server.registry.models import Checkpoint, Kind, Metric, Model, Moments, Phase
 from folkmoot.server.registry.preprocessing import store_preprocessing
 from folkmoot.server.storage.upload import IncomingFile
@@ -39,21 +39,25 @@ def upload_model(
     """Take in a model file of any known format; raises InvalidInput where it is none."""
     preprocessing_sha256 = store_preprocessing(preprocessing) if preprocessing else ""
     stored = intake.store_model(incoming)
-    with transaction.atomic():
-        model = Model.objects.create(
-            id=id or uuid4(),
-            owner=owner,
-            name=name,
-            description=description,
-            round=round,
-            type=type,
-            input_shape=input_shape,
-            format=stored.format,
-            template_sha256=incoming.sha256,
-            preprocessing_sha256=preprocessing_sha256,
-            tied=stored.tied,
-        )
-        add_checkpoint(model, round, stored.tensors)
+    return add_model(
+        stored,
+        id=id or uuid4(),
+        owner=owner,
+        name=name,
+        description=description,
+        round=round,
+        type=type,
+        input_shape=input_shape,
+        template_sha256=incoming.sha256,
+        preprocessing_sha256=preprocessing_sha256,
+    )
+
+
+@transaction.atomic
+def add_model(stored: StoredModel, *, round: int = 0, **fields: Any) -> Model:
+    """Make a model of files that are in the storage."""
+    model = Model.objects.create(round=round, format=stored.format, tied=stored.tied, **fields)
+    add_checkpoint(model, round, stored.tensors)
     return model
 
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import Any
 
+from django.http import QueryDict
 from rest_framework import serializers
 
 from folkmoot.aggregation import find_strategy, strategies
 from folkmoot.protocol.states import RoundState
 from folkmoot.server.api.lists import RowByRow
+from folkmoot.server.api.parsers import json_field
+from folkmoot.server.api.serializers.models import one_line
 from folkmoot.server.api.serializers.options import OptionsSerializer
 from folkmoot.server.registry.models import Metric, Phase
 from folkmoot.server.trainings.models import Participation, Round, Training
@@ -28,10 +31,9 @@ class StrictSerializer(serializers.Serializer):
         return super().to_internal_value(data)
 
 
-class TrainingCreationSerializer(StrictSerializer):
-    """What a training is to be."""
+class PlanSerializer(StrictSerializer):
+    """What a training is to be, of whatever model; in a form, objects and lists are JSON, and lists may be repeated."""
 
-    model_id = serializers.CharField(max_length=100, error_messages=MISSING)
     target_num_updates = serializers.IntegerField(min_value=1, max_value=10**6, error_messages=MISSING)
     aggregation_method = serializers.CharField(max_length=50, error_messages=MISSING)
     metric_names = serializers.ListField(child=serializers.CharField(max_length=64), max_length=1000, default=list)
@@ -49,6 +51,34 @@ class TrainingCreationSerializer(StrictSerializer):
         # Raises InvalidValue for an option that the strategy does not have.
         find_strategy(attrs["aggregation_method"], attrs["options"].get("aggregation", {}))
         return attrs
+
+    def to_internal_value(self, data: Any) -> dict[str, Any]:
+        return super().to_internal_value(_of_form(data) if isinstance(data, QueryDict) else data)
+
+
+class TrainingCreationSerializer(PlanSerializer):
+    """A training of a model that is there."""
+
+    model_id = serializers.CharField(max_length=100, error_messages=MISSING)
+
+
+class TrainingWithModelSerializer(PlanSerializer):
+    """A training of a model that comes with it."""
+
+    name = serializers.CharField(max_length=255, error_messages=MISSING, validators=[one_line])
+    description = serializers.CharField(max_length=10_000, error_messages=MISSING)
+    model_file = serializers.FileField(allow_empty_file=True, error_messages=MISSING)
+
+
+def _of_form(form: QueryDict) -> dict[str, Any]:
+    return {name: _field_of_form(name, form.getlist(name)) for name in form}
+
+
+def _field_of_form(name: str, values: list[Any]) -> Any:
+    is_list = name in ("metric_names", "clients")
+    if name == "options" or (is_list and len(values) == 1 and str(values[0]).startswith("[")):
+        return json_field(name, str(values[-1]))
+    return values if is_list else values[-1]
 
 
 class ClientsSerializer(serializers.Serializer):
@@ -141,14 +171,20 @@ class RoundSerializer(serializers.ModelSerializer):
 
 
 class TrainingDetailSerializer(TrainingSerializer):
-    """A training with its rounds, and how many updates the open one has and awaits."""
+    """A training with its rounds, how many updates the open one has and awaits, and where to ask for more."""
 
     local_models_arrived = serializers.SerializerMethodField()
     local_models_expected = serializers.SerializerMethodField()
     rounds = serializers.SerializerMethodField()
+    links = serializers.SerializerMethodField()
 
     class Meta(TrainingSerializer.Meta):
-        fields = (*TrainingSerializer.Meta.fields, "local_models_arrived", "local_models_expected", "rounds")
+        fields = (*TrainingSerializer.Meta.fields, "local_models_arrived", "local_models_expected", "rounds", "links")
+
+    def get_links(self, training: Training) -> dict[str, str]:
+        view = self.context["view"]
+        names = [each.url_name for each in view.get_extra_actions() if each.detail]
+        return {name.replace("-", "_"): view.reverse_action(name, args=[training.pk]) for name in names}
 
     def get_locked(self, training: Training) -> bool:
         return any(RoundState(each.state).is_aggregating for each in training.rounds.all())

@@ -25,7 +25,7 @@ DETAIL = {"type": "object", "properties": {"detail": {"type": "string"}}}
 class ResourceViewSet(CreateModelMixin, GenericViewSet):
     """Detail routes look among all rows: an unknown or malformed id is 404, someone else's object 403.
 
-    The three `..._of` say, by the name of an action, what that one has in place of the viewset's.
+    The four `..._of` say, by the name of an action, what that one has in place of the viewset's.
     """
 
     thing = "Object"
@@ -34,6 +34,7 @@ class ResourceViewSet(CreateModelMixin, GenericViewSet):
     authentication_classes: tuple = (TokenAuthentication, BasicAuthentication, SessionAuthentication)
     permission_classes: tuple = (IsAuthenticated,)
     authentication_classes_of: ClassVar[Mapping[str, tuple]] = {}
+    parser_classes_of: ClassVar[Mapping[str, tuple]] = {}
     permission_classes_of: ClassVar[Mapping[str, tuple]] = {}
     serializer_class_of: ClassVar[Mapping[str, type]] = {}
     pagination_class = Page
@@ -42,6 +43,9 @@ class ResourceViewSet(CreateModelMixin, GenericViewSet):
 
     def get_authenticators(self) -> list[Any]:
         return [each() for each in self._own(self.authentication_classes_of, self.authentication_classes)]
+
+    def get_parsers(self) -> list[Any]:
+        return [each() for each in self._own(self.parser_classes_of, self.parser_classes)]
 
     def get_permissions(self) -> list[Any]:
         return [each() for each in self._own(self.permission_classes_of, self.permission_classes)]

@@ -14,7 +14,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.serializers import Serializer
 
-from folkmoot.server.api.parsers import AnyJSONParser
+from folkmoot.server.api.parsers import AnyJSONParser, MultiPartParser
 from folkmoot.server.api.permissions import IsActor, MaySeeTraining, MaySteer, MaySteerOrLeave
 from folkmoot.server.api.serializers.models import ANY_MODEL, shown
 from folkmoot.server.api.serializers.queries import TrainingQuery
@@ -23,6 +23,7 @@ from folkmoot.server.api.serializers.trainings import (
     TrainingCreationSerializer,
     TrainingDetailSerializer,
     TrainingSerializer,
+    TrainingWithModelSerializer,
 )
 from folkmoot.server.api.views.base import DETAIL, ResourceViewSet
 from folkmoot.server.trainings import lifecycle
@@ -48,16 +49,27 @@ class TrainingViewSet(mixins.RetrieveModelMixin, mixins.ListModelMixin, Resource
     }
     # The seed takes JSON here whatever the content type says.
     parser_classes = (AnyJSONParser,)
+    parser_classes_of = {"create": (MultiPartParser, AnyJSONParser)}  # noqa: RUF012
 
     def get_queryset(self) -> QuerySet[Training]:
         if self.action == "list":
             return Training.objects.steered_by(self.request.user)
         return Training.objects.with_details()
 
-    @extend_schema(request=TrainingCreationSerializer, responses={201: OpenApiTypes.OBJECT})
+    @extend_schema(
+        request={
+            "application/json": TrainingCreationSerializer,
+            "multipart/form-data": TrainingWithModelSerializer,
+        },
+        responses={201: OpenApiTypes.OBJECT},
+    )
     def create(self, request: Request) -> Response:
-        """Create a training of one's own model; what may not have been meant comes back as warnings."""
-        wanted = self.get_serializer(data=request.data)
+        """Create a training of one's own model, or of one that comes along.
+
+        What may not have been meant comes back as warnings.
+        """
+        kind = TrainingWithModelSerializer if "model_file" in request.data else TrainingCreationSerializer
+        wanted = kind(data=request.data, context=self.get_serializer_context())
         wanted.is_valid(raise_exception=True)
         training = create_training(request.user, **wanted.validated_data)
         answer: dict[str, Any] = {"detail": "Training created successfully!", "training_id": str(training.pk)}
