@@ -6,6 +6,7 @@ import inspect
 import io
 
 import pytest
+from api_routes import all_routes
 from django.core.management import call_command
 from django.db.migrations.loader import MigrationLoader
 from django.urls import reverse
@@ -37,6 +38,7 @@ def operations(schema):
 
 def test_the_schema_is_valid_and_without_warnings(schema):
     assert schema["info"]["title"] == "Folkmoot"
+    assert schema["openapi"].startswith("3.1")
 
 
 def test_each_operation_says_what_it_does(operations):
@@ -76,7 +78,50 @@ def test_each_operation_has_a_name_of_its_own(operations):
     ],
 )
 def test_the_schema_declares_the_status_that_is_sent(operations, operation, statuses):
-    assert set(operations[operation]["responses"]) == statuses
+    assert {status for status in operations[operation]["responses"] if status[0] == "2"} == statuses
+
+
+def test_each_operation_has_a_summary(operations):
+    for name, operation in operations.items():
+        assert operation["summary"][0].isupper(), name
+        assert operation["summary"][-1] not in ".:;", name
+
+
+def test_every_operation_of_the_server_is_described(operations):
+    routes = [each for route in all_routes() for each in route.operations]
+    about_itself = {"GET /api/", "GET /api/schema/", "GET /api/schema/swagger-ui/", "GET /api/schema/redoc/"}
+
+    assert set(operations) == {each.replace("<id>", "{id}") for each in routes} - about_itself
+
+
+def test_each_operation_says_what_may_go_wrong(operations):
+    for name, operation in operations.items():
+        statuses = set(operation["responses"])
+        assert {"503"} <= statuses or name == "GET /healthz", name
+        assert "404" in statuses or "{id}" not in name, name
+        assert {"400", "408", "413", "415"} <= statuses or "requestBody" not in operation, name
+        assert ("401" in statuses) == bool(operation.get("security")), name
+
+
+def test_each_answer_says_what_it_is(operations):
+    for name, operation in operations.items():
+        for status, answer in operation["responses"].items():
+            assert "$ref" in answer or answer["description"], (name, status)
+            for body in answer.get("content", {}).values():
+                assert body["schema"].keys() & {"$ref", "items", "properties", "anyOf", "format"}, (name, status)
+
+
+def test_each_error_has_an_example(schema, operations):
+    answers = [answer for each in operations.values() for answer in each["responses"].items()]
+    for status, answer in [*answers, *schema["components"]["responses"].items()]:
+        if status[0] in "45" and "$ref" not in answer:
+            assert answer["content"]["application/json"].keys() & {"example", "examples"}
+
+
+def test_each_json_body_has_an_example(operations):
+    for name, operation in operations.items():
+        body = operation.get("requestBody", {"content": {}})["content"].get("application/json", {"examples": 1})
+        assert body.get("examples"), name
 
 
 @pytest.mark.django_db

@@ -173,7 +173,7 @@ REST_FRAMEWORK = {
         "folkmoot.server.api.browsable.BrowserPages",
     ],
     "DEFAULT_CONTENT_NEGOTIATION_CLASS": "folkmoot.server.api.browsable.Negotiation",
-    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "DEFAULT_SCHEMA_CLASS": "folkmoot.server.api.schema.OperationSchema",
     "EXCEPTION_HANDLER": "folkmoot.server.api.errors.handle",
     "UNAUTHENTICATED_USER": "django.contrib.auth.models.AnonymousUser",
 }
@@ -182,6 +182,7 @@ SPECTACULAR_SETTINGS = {
     "TITLE": "Folkmoot",
     "DESCRIPTION": "Train one model together over plain HTTPS, without pooling data.",
     "VERSION": "1",
+    "OAS_VERSION": "3.1.1",
     "SERVE_INCLUDE_SCHEMA": False,
     "SERVE_PERMISSIONS": ["rest_framework.permissions.AllowAny"],
     "SERVE_AUTHENTICATION": [],
@@ -189,6 +190,11 @@ SPECTACULAR_SETTINGS = {
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "REDOC_DIST": "SIDECAR",
     "COMPONENT_SPLIT_REQUEST": True,
+    "ENUM_GENERATE_CHOICE_DESCRIPTION": False,
+    "POSTPROCESSING_HOOKS": [
+        "drf_spectacular.hooks.postprocess_schema_enums",
+        "folkmoot.server.api.whole_schema.complete",
+    ],
 }
 
 _LOG_LEVEL = env.choice("FOLKMOOT_LOG_LEVEL", "INFO", ("DEBUG", "INFO", "WARNING", "ERROR"))

@@ -211,7 +211,7 @@ class RelativeSerializer(serializers.ModelSerializer):
         fields = ("id", "name", "owner", "round", "training", "parent", "parent_round", "created_at")
         read_only_fields = fields
 
-    @extend_schema_field({"type": "string", "format": "uuid", "nullable": True})
+    @extend_schema_field({"type": ["string", "null"], "format": "uuid"})
     def get_training(self, model: Model) -> str | None:
         training = getattr(model, "training", None)
         return training and str(training.pk)

@@ -48,7 +48,7 @@ class ModelSerializer(serializers.ModelSerializer):
         )
         read_only_fields = fields
 
-    @extend_schema_field({"type": "string", "format": "uri", "nullable": True})
+    @extend_schema_field({"type": ["string", "null"], "format": "uri"})
     def get_preprocessing(self, model: Model) -> str | None:
         return self._address(model, "model-preprocessing") if model.preprocessing_sha256 else None
 
@@ -81,11 +81,11 @@ class SwagModelSerializer(ModelSerializer):
     class Meta(ModelSerializer.Meta):
         fields = (*ModelSerializer.Meta.fields, "swag_first_moment", "swag_second_moment")
 
-    @extend_schema_field({"type": "string", "format": "uri", "nullable": True})
+    @extend_schema_field({"type": ["string", "null"], "format": "uri"})
     def get_swag_first_moment(self, model: Model) -> str | None:
         return self._moment(model, FIRST)
 
-    @extend_schema_field({"type": "string", "format": "uri", "nullable": True})
+    @extend_schema_field({"type": ["string", "null"], "format": "uri"})
     def get_swag_second_moment(self, model: Model) -> str | None:
         return self._moment(model, SECOND)
 
@@ -120,7 +120,7 @@ def shown(models: Iterable[Model], updates: Iterable[Update], context: dict[str,
     return [*globally, *LocalModelSerializer(updates, many=True, context=context).data]
 
 
-@extend_schema_field({"type": "integer", "nullable": True, "minimum": 1})
+@extend_schema_field({"type": ["integer", "null"], "minimum": 1})
 class DimensionField(serializers.Field):
     """A size, or `None` or `null` for a free one."""
 

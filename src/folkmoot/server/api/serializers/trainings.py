@@ -6,6 +6,7 @@ from collections import defaultdict
 from typing import Any
 
 from django.http import QueryDict
+from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from folkmoot.aggregation import find_strategy, strategies
@@ -198,6 +199,7 @@ class TrainingDetailSerializer(TrainingSerializer):
     def get_local_models_expected(self, training: Training) -> int:
         return sum(len(each.cohort.all()) for each in _open_rounds(training))
 
+    @extend_schema_field(RoundSerializer(many=True))
     def get_rounds(self, training: Training) -> list[dict[str, Any]]:
         context = {"metrics": _metrics_by_step(training)}
         return RoundSerializer(training.rounds.all(), many=True, context=context).data

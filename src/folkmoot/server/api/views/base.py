@@ -18,9 +18,6 @@ from folkmoot.server.api.authentication import BasicAuthentication, TokenAuthent
 from folkmoot.server.api.lists import ListFilter, ListQuery, Page
 from folkmoot.server.trainings.creation import as_uuid
 
-DETAIL = {"type": "object", "properties": {"detail": {"type": "string"}}}
-"""In the schema: an answer that is one sentence."""
-
 
 class ResourceViewSet(CreateModelMixin, GenericViewSet):
     """Detail routes look among all rows: an unknown or malformed id is 404, someone else's object 403.

@@ -10,7 +10,13 @@ from django.conf import settings
 from django.db.models import QuerySet
 from django.http import HttpResponseBase, QueryDict
 from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import OpenApiParameter, PolymorphicProxySerializer, extend_schema
+from drf_spectacular.utils import (
+    OpenApiExample,
+    OpenApiParameter,
+    OpenApiResponse,
+    PolymorphicProxySerializer,
+    extend_schema,
+)
 from rest_framework import status
 from rest_framework.decorators import action
 from rest_framework.permissions import IsAuthenticated
@@ -22,6 +28,7 @@ from folkmoot.server.api.lists import Joined
 from folkmoot.server.api.parsers import FormParser, JSONParser, MultiPartParser
 from folkmoot.server.api.permissions import MayReportMetrics, MaySeeModel, OwnsModel, OwnsModelOrSteers
 from folkmoot.server.api.raw_bodies import MEDIA_TYPE, receive_body
+from folkmoot.server.api.schema import ID, invalid, refuses, says
 from folkmoot.server.api.serializers.model_files import (
     CheckpointSerializer,
     DownloadSerializer,
@@ -44,7 +51,7 @@ from folkmoot.server.api.serializers.models import (
 )
 from folkmoot.server.api.serializers.queries import LocalModelQuery, MetricQuery, ModelQuery
 from folkmoot.server.api.targets import Answer, model_accepted, update_accepted
-from folkmoot.server.api.views.base import DETAIL, ResourceViewSet
+from folkmoot.server.api.views.base import ResourceViewSet
 from folkmoot.server.faults import fault_point
 from folkmoot.server.registry import services
 from folkmoot.server.registry.ensembles import create_ensemble
@@ -69,7 +76,25 @@ CONDITIONS = [
         ("If-Range", "an ETag: the range if it is still that of the file, else the whole"),
     )
 ]
-
+METRICS_EXAMPLE = OpenApiExample(
+    "two metrics", {"metric_names": ["loss", "f1"], "metric_values": [0.3, 0.9]}, request_only=True
+)
+MEAN_EXAMPLE = OpenApiExample(
+    "the mean of two",
+    {"type": "MEAN", "name": "both", "description": "of two hospitals", "models": [ID, ID]},
+    request_only=True,
+)
+REFUSED_UPDATES = {
+    400: invalid(
+        "Missing required field: round",
+        wrong_state=f"Training with ID {ID} is in state C",
+        round_closed=f"Training with ID {ID} is not currently in round 3",
+    ),
+    403: refuses(permission_denied=f"You are not a participant of training {ID}!"),
+    404: refuses(not_found=f"Model with ID {ID} does not have a training process running"),
+    409: refuses(already_submitted="another update of yours counts in round 3 already"),
+}
+UPDATE_ANSWERS = REFUSED_UPDATES | dict.fromkeys((200, 201), says("Model Update Accepted", "update_id"))
 
 UPDATING = ("receive_update", "receive_raw_update")
 OWN_PERMISSIONS = {
@@ -122,7 +147,18 @@ class ModelViewSet(ResourceViewSet):
         models, updates = ([each for each in page if isinstance(each, kind)] for kind in (Model, Update))
         return self.get_paginated_response(shown(models, updates, self.get_serializer_context()))
 
-    @extend_schema(request={"multipart/form-data": ModelUploadSerializer}, responses={201: OpenApiTypes.OBJECT})
+    @extend_schema(
+        request={"multipart/form-data": ModelUploadSerializer, "application/json": EnsembleCreationSerializer},
+        responses={
+            201: says("Model Upload Accepted", "model_id"),
+            400: invalid(
+                "Missing required field: name",
+                "No uploaded file 'model_file' found.",
+                invalid_file="Invalid model file: it is empty",
+            ),
+        },
+        examples=[MEAN_EXAMPLE],
+    )
     def create(self, request: Request) -> Response:
         """Upload a model file, of which nothing is ever run; or name models of which this one is the mean."""
         if isinstance(request.data, dict) and request.data.get("type") == Kind.MEAN:
@@ -135,7 +171,13 @@ class ModelViewSet(ResourceViewSet):
 
     @extend_schema(
         parameters=[DownloadSerializer, *CONDITIONS],
-        responses={(200, MEDIA_TYPE): bytes, (206, MEDIA_TYPE): bytes, 304: None, 416: OpenApiTypes.OBJECT},
+        responses={
+            (200, MEDIA_TYPE): bytes,
+            (206, MEDIA_TYPE): bytes,
+            304: OpenApiResponse(description="The file is still the one with that ETag."),
+            409: refuses(made_of_models=f"Model {ID} is a MEAN model; download its members: {ID}, {ID}"),
+            416: refuses(range_not_satisfiable="the file has 1,000 bytes, and none of those that were asked for"),
+        },
     )
     def retrieve(self, request: Request, pk: str) -> HttpResponseBase:
         """Download the model with its latest tensors or those of a round; Range and If-None-Match are understood."""
@@ -143,7 +185,9 @@ class ModelViewSet(ResourceViewSet):
         wanted = _validated(DownloadSerializer, request.query_params)
         return model_response(request._request, local_models.download(model, **wanted))
 
-    @extend_schema(responses={200: DETAIL})
+    @extend_schema(
+        responses={200: says("Model removed!"), 409: refuses(in_use=f"Model {ID} is used by training {ID}.")}
+    )
     def destroy(self, request: Request, pk: str) -> Response:
         """Remove the model with its files, unless something needs it; the history of its training stays."""
         remove_model(self.get_object())
@@ -152,7 +196,7 @@ class ModelViewSet(ResourceViewSet):
     @extend_schema(
         operation_id="models_receive_update",
         request={"multipart/form-data": UpdateSerializer},
-        responses={200: OpenApiTypes.OBJECT, 201: OpenApiTypes.OBJECT},
+        responses=UPDATE_ANSWERS,
         parameters=[DIGEST_HEADER],
     )
     def receive_update(self, request: Request, pk: str) -> Response:
@@ -165,7 +209,7 @@ class ModelViewSet(ResourceViewSet):
     @extend_schema(
         operation_id="models_receive_raw_update",
         request={MEDIA_TYPE: bytes},
-        responses={200: OpenApiTypes.OBJECT, 201: OpenApiTypes.OBJECT},
+        responses=UPDATE_ANSWERS,
         parameters=[UpdateFieldsSerializer, DIGEST_HEADER],
     )
     @action(detail=True, methods=["put"], url_path="update", url_name="update")
@@ -186,7 +230,10 @@ class ModelViewSet(ResourceViewSet):
         context = {**self.get_serializer_context(), "contents": local_models.contents(model)}
         return Response(kind(model, context=context).data)
 
-    @extend_schema(request={"multipart/form-data": SwagSerializer}, responses={200: DETAIL, 201: DETAIL})
+    @extend_schema(
+        request={"multipart/form-data": SwagSerializer},
+        responses=REFUSED_UPDATES | dict.fromkeys((200, 201), says("SWAG Statistic Accepted")),
+    )
     @action(detail=True, methods=["post"])
     def swag(self, request: Request, pk: str) -> Response:
         """Send the moments of your parameters in a SWAG round; the same bytes again get the same answer."""
@@ -196,13 +243,28 @@ class ModelViewSet(ResourceViewSet):
         headers = self.location_of("model-detail", model.pk)
         return Response({"detail": "SWAG Statistic Accepted"}, code, headers=headers)
 
-    @extend_schema(responses={(200, "application/octet-stream"): bytes})
+    @extend_schema(
+        parameters=CONDITIONS,
+        responses={
+            (200, MEDIA_TYPE): bytes,
+            (206, MEDIA_TYPE): bytes,
+            304: OpenApiResponse(description="The file is still the one with that ETag."),
+            404: refuses(not_found=f"Model '{ID}' has no preprocessing model defined."),
+            416: refuses(range_not_satisfiable="the file has 1,000 bytes, and none of those that were asked for"),
+        },
+    )
     @action(detail=True)
     def preprocessing(self, request: Request, pk: str) -> HttpResponseBase:
         """Download the module that inputs go through first."""
         return model_response(request._request, preprocessing_of(self.get_object()))
 
-    @extend_schema(request={"multipart/form-data": PreprocessingSerializer}, responses={202: DETAIL})
+    @extend_schema(
+        request={"multipart/form-data": PreprocessingSerializer},
+        responses={
+            202: says("Proprocessing Model Upload Accepted"),
+            403: refuses(permission_denied=f"You are not the owner of model {ID}!"),
+        },
+    )
     @preprocessing.mapping.post
     def set_preprocessing(self, request: Request, pk: str) -> Response:
         """Upload the module that inputs go through first; it takes the place of an earlier one."""
@@ -233,7 +295,14 @@ class ModelViewSet(ResourceViewSet):
         """All metrics that were reported for the model, the oldest first."""
         return self.listed(self.get_object().metrics.all())
 
-    @extend_schema(request=MetricsSerializer, responses={201: OpenApiTypes.OBJECT})
+    @extend_schema(
+        request=MetricsSerializer,
+        responses={
+            201: says("Model Metrics Upload Accepted", "model_id"),
+            400: invalid("Metric names or values are missing", "Metric names and values must have the same length"),
+        },
+        examples=[METRICS_EXAMPLE],
+    )
     @metrics.mapping.post
     def report_metrics(self, request: Request, pk: str) -> Response:
         """Report metrics; in a test round they are the answer that is awaited."""

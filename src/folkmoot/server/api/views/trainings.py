@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from django.db.models import QuerySet
-from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import extend_schema
+from drf_spectacular.utils import OpenApiExample, extend_schema, extend_schema_view
 from rest_framework import mixins, status
 from rest_framework.decorators import action
 from rest_framework.permissions import IsAuthenticated
@@ -16,6 +15,7 @@ from rest_framework.serializers import Serializer
 
 from folkmoot.server.api.parsers import AnyJSONParser, MultiPartParser
 from folkmoot.server.api.permissions import IsActor, MaySeeTraining, MaySteer, MaySteerOrLeave
+from folkmoot.server.api.schema import ID, invalid, refuses, says
 from folkmoot.server.api.serializers.models import ANY_MODEL, shown
 from folkmoot.server.api.serializers.queries import TrainingQuery
 from folkmoot.server.api.serializers.trainings import (
@@ -25,16 +25,36 @@ from folkmoot.server.api.serializers.trainings import (
     TrainingSerializer,
     TrainingWithModelSerializer,
 )
-from folkmoot.server.api.views.base import DETAIL, ResourceViewSet
+from folkmoot.server.api.views.base import ResourceViewSet
 from folkmoot.server.trainings import lifecycle
 from folkmoot.server.trainings.creation import create_training, find_users
 from folkmoot.server.trainings.local_models import global_models, local_models, newest_local_models
 from folkmoot.server.trainings.models import Training
 from folkmoot.server.trainings.options import warnings
 
+NOT_ALL_FOUND = "Not all provided users were found!"
+CREATED = {
+    "type": "object",
+    "properties": {
+        "detail": {"type": "string", "examples": ["Training created successfully!"]},
+        "training_id": {"type": "string", "format": "uuid"},
+        "warnings": {"type": "array", "items": {"type": "string"}},
+    },
+    "required": ["detail", "training_id"],
+}
+EXAMPLE = OpenApiExample(
+    "ten rounds of two",
+    {"model_id": ID, "target_num_updates": 10, "aggregation_method": "FedAvg", "clients": [ID, ID]},
+    request_only=True,
+)
+CLIENTS_EXAMPLE = OpenApiExample("one user", {"clients": [ID]}, request_only=True)
 MAY_STEER = (IsAuthenticated, MaySteer)
 
 
+@extend_schema_view(
+    list=extend_schema(description="The trainings that I am the actor of, the newest first."),
+    retrieve=extend_schema(description="The training with its rounds: who was asked, who answered, how good it is."),
+)
 class TrainingViewSet(mixins.RetrieveModelMixin, mixins.ListModelMixin, ResourceViewSet):
     """Create trainings, follow them, steer them."""
 
@@ -61,7 +81,12 @@ class TrainingViewSet(mixins.RetrieveModelMixin, mixins.ListModelMixin, Resource
             "application/json": TrainingCreationSerializer,
             "multipart/form-data": TrainingWithModelSerializer,
         },
-        responses={201: OpenApiTypes.OBJECT},
+        responses={
+            201: CREATED,
+            400: invalid(not_found=NOT_ALL_FOUND),
+            403: refuses(permission_denied="You do not have permission to perform this action."),
+        },
+        examples=[EXAMPLE],
     )
     def create(self, request: Request) -> Response:
         """Create a training of one's own model, or of one that comes along.
@@ -77,13 +102,21 @@ class TrainingViewSet(mixins.RetrieveModelMixin, mixins.ListModelMixin, Resource
             answer |= {"warnings": found}
         return Response(answer, status.HTTP_201_CREATED, headers=self.location_of("training-detail", training.pk))
 
-    @extend_schema(responses={200: DETAIL})
+    @extend_schema(responses={200: says("Training removed!")})
     def destroy(self, request: Request, pk: str) -> Response:
         """Stop the training if it runs, and remove it; its model stays."""
         lifecycle.delete(self.get_object())
         return Response({"detail": "Training removed!"})
 
-    @extend_schema(request=None, responses={202: DETAIL})
+    @extend_schema(
+        request=None,
+        responses={
+            202: says("Training started!"),
+            400: invalid(
+                "At least one participant must be registered!", wrong_state=f"Training {ID} is not in state INITIAL!"
+            ),
+        },
+    )
     @action(detail=True, methods=["post"], serializer_class=Serializer, permission_classes=MAY_STEER)
     def start(self, request: Request, pk: str) -> Response:
         """Open the first round and notify its participants."""
@@ -91,7 +124,11 @@ class TrainingViewSet(mixins.RetrieveModelMixin, mixins.ListModelMixin, Resource
         lifecycle.start(training)
         return self._accepted("Training started!", training)
 
-    @extend_schema(request=ClientsSerializer, responses={202: DETAIL})
+    @extend_schema(
+        request=ClientsSerializer,
+        responses={202: says("Users registered as participants!"), 400: invalid(not_found=NOT_ALL_FOUND)},
+        examples=[CLIENTS_EXAMPLE],
+    )
     @action(detail=True, methods=["put", "post"], serializer_class=ClientsSerializer, permission_classes=MAY_STEER)
     def clients(self, request: Request, pk: str) -> Response:
         """Let users take part, from the next round on."""
@@ -99,7 +136,11 @@ class TrainingViewSet(mixins.RetrieveModelMixin, mixins.ListModelMixin, Resource
         lifecycle.add_participants(training, self._users())
         return self._accepted("Users registered as participants!", training)
 
-    @extend_schema(request=ClientsSerializer, responses={200: DETAIL})
+    @extend_schema(
+        request=ClientsSerializer,
+        responses={200: says("Users removed from training participants!")},
+        examples=[CLIENTS_EXAMPLE],
+    )
     @clients.mapping.delete
     def remove_clients(self, request: Request, pk: str) -> Response:
         """End users' part in the training; the round no longer waits for them."""

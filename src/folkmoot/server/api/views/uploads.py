@@ -7,7 +7,7 @@ from functools import partial
 from django.conf import settings
 from django.db.models import QuerySet
 from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
+from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse, extend_schema, extend_schema_view
 from rest_framework import mixins, status
 from rest_framework.decorators import action
 from rest_framework.permissions import IsAuthenticated
@@ -16,6 +16,7 @@ from rest_framework.response import Response
 
 from folkmoot.server.api.permissions import IsUploader
 from folkmoot.server.api.raw_bodies import MEDIA_TYPE, receive_body
+from folkmoot.server.api.schema import ID, refuses
 from folkmoot.server.api.serializers.uploads import (
     ChunkSerializer,
     CommitSerializer,
@@ -41,6 +42,25 @@ OFFSET_ANSWERED = OpenApiParameter(
 )
 
 
+DIGEST_EXAMPLE = "9f86d081884c7d659a2feaa0c55ad015" * 2
+OPEN_EXAMPLE = OpenApiExample(
+    "a model",
+    {"target": "/api/models/", "fields": {"name": "large", "description": "of 3 GB"}, "size": 3_000_000_000},
+    request_only=True,
+)
+COMMIT_EXAMPLE = OpenApiExample("its digest", {"sha256": DIGEST_EXAMPLE}, request_only=True)
+DELIVERED = {
+    "type": "object",
+    "properties": {
+        "detail": {"type": "string", "examples": ["Model Upload Accepted", "Model Update Accepted"]},
+        "model_id": {"type": "string", "format": "uuid"},
+        "update_id": {"type": "string", "format": "uuid"},
+    },
+    "required": ["detail"],
+}
+
+
+@extend_schema_view(list=extend_schema(description="My uploads that are not finished."))
 class UploadViewSet(mixins.ListModelMixin, ResourceViewSet):
     """Upload a large file in chunks, and go on where it was after the line has broken."""
 
@@ -53,7 +73,17 @@ class UploadViewSet(mixins.ListModelMixin, ResourceViewSet):
             return Upload.objects.of(self.request.user).unfinished()
         return Upload.objects.all()
 
-    @extend_schema(request=OpenUploadSerializer, responses={200: UploadSerializer, 201: UploadSerializer})
+    @extend_schema(
+        request=OpenUploadSerializer,
+        responses={
+            200: UploadSerializer,
+            201: UploadSerializer,
+            403: refuses(permission_denied=f"You are not a participant of training {ID}!"),
+            404: refuses(not_found=f"Model with ID {ID} does not have a training process running"),
+            409: refuses(too_many_uploads="you have 16 unfinished uploads, the most that are kept"),
+        },
+        examples=[OPEN_EXAMPLE],
+    )
     def create(self, request: Request) -> Response:
         """Open an upload; one of the same file for the same target that is unfinished is continued."""
         opening = OpenUploadSerializer(data=request.data)
@@ -73,7 +103,10 @@ class UploadViewSet(mixins.ListModelMixin, ResourceViewSet):
 
     @extend_schema(
         request={MEDIA_TYPE: bytes},
-        responses={204: OpenApiResponse(description="The chunk counts, and is on the disk.")},
+        responses={
+            204: OpenApiResponse(description="The chunk counts, and is on the disk."),
+            409: refuses(wrong_offset="the upload goes on at byte 1,000, not at byte 0"),
+        },
         parameters=[OFFSET_SENT, DIGEST_SENT, OFFSET_ANSWERED],
     )
     def partial_update(self, request: Request, pk: str) -> Response:
@@ -93,7 +126,16 @@ class UploadViewSet(mixins.ListModelMixin, ResourceViewSet):
         services.discard(Upload.objects.filter(pk=self.get_object().pk))
         return Response(status=status.HTTP_204_NO_CONTENT)
 
-    @extend_schema(request=CommitSerializer, responses={200: OpenApiTypes.OBJECT, 201: OpenApiTypes.OBJECT})
+    @extend_schema(
+        request=CommitSerializer,
+        responses={
+            200: DELIVERED,
+            201: DELIVERED,
+            409: refuses(already_submitted="another update of yours counts in round 3 already"),
+            422: refuses(digest_mismatch="the file has another SHA-256"),
+        },
+        examples=[COMMIT_EXAMPLE],
+    )
     @action(detail=True, methods=["post"])
     def commit(self, request: Request, pk: str) -> Response:
         """Use the file for what it was uploaded for; answers as the target would, and the same when asked again."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.contrib.auth.models import Group
 from django.db.models import QuerySet
-from drf_spectacular.utils import extend_schema
+from drf_spectacular.utils import OpenApiExample, extend_schema, extend_schema_view
 from rest_framework import mixins, status
 from rest_framework.decorators import action
 from rest_framework.permissions import IsAuthenticated
@@ -31,7 +31,22 @@ from folkmoot.server.api.serializers.users import (
 from folkmoot.server.api.views.base import ResourceViewSet
 from folkmoot.server.trainings.models import Training
 
+PASSWORD = "correct horse battery staple"  # noqa: S105 - an example
+REGISTRATION_EXAMPLE = OpenApiExample(
+    "a participant", {"username": "hospital-1", "password": PASSWORD}, request_only=True
+)
+PROFILE_EXAMPLE = OpenApiExample(
+    "where to push to", {"message_endpoint": "https://client-1.example:8101/"}, request_only=True
+)
+PASSWORD_EXAMPLE = OpenApiExample("staff", {"password": PASSWORD}, request_only=True)
+REMOVAL_EXAMPLE = OpenApiExample("oneself", {"current_password": PASSWORD}, request_only=True)
+TOKEN_EXAMPLE = OpenApiExample("a laptop's", {"name": "laptop"}, request_only=True)
 
+
+@extend_schema_view(
+    list=extend_schema(description="All users."),
+    retrieve=extend_schema(description="A user."),
+)
 class UserViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, ResourceViewSet):
     """Register, look users up, and see what one takes part in."""
 
@@ -51,7 +66,9 @@ class UserViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, ResourceView
     def get_queryset(self) -> QuerySet[User]:
         return User.objects.order_by("date_joined", "pk")
 
-    @extend_schema(request=RegistrationSerializer, responses={201: RegisteredUserSerializer})
+    @extend_schema(
+        request=RegistrationSerializer, responses={201: RegisteredUserSerializer}, examples=[REGISTRATION_EXAMPLE]
+    )
     def create(self, request: Request) -> Response:
         """Register a user; the answer holds its token, this one time."""
         return super().create(request)
@@ -62,7 +79,7 @@ class UserViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, ResourceView
         """Who I am."""
         return Response(self.get_serializer(request.user).data)
 
-    @extend_schema(request=ProfileSerializer, responses=UserSerializer)
+    @extend_schema(request=ProfileSerializer, responses=UserSerializer, examples=[PROFILE_EXAMPLE])
     @myself.mapping.patch
     def change_myself(self, request: Request) -> Response:
         """Change my names, my address, or where notifications are pushed to."""
@@ -84,7 +101,7 @@ class UserViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, ResourceView
         """The trainings that I am the actor of, or take part in."""
         return self.listed(Training.objects.involving(request.user))
 
-    @extend_schema(request=PasswordSerializer, responses={204: None})
+    @extend_schema(request=PasswordSerializer, responses={204: None}, examples=[PASSWORD_EXAMPLE])
     @action(
         detail=True,
         methods=["put"],
@@ -99,7 +116,7 @@ class UserViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, ResourceView
         set_password(user, passwords.validated_data["password"])
         return Response(status=status.HTTP_204_NO_CONTENT)
 
-    @extend_schema(request=CurrentPasswordSerializer, responses={204: None})
+    @extend_schema(request=CurrentPasswordSerializer, responses={204: None}, examples=[REMOVAL_EXAMPLE])
     @password.mapping.delete
     def remove_password(self, request: Request, pk: str) -> Response:
         """Leave a user with tokens alone: no password signs in any more."""
@@ -109,6 +126,10 @@ class UserViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, ResourceView
         return Response(status=status.HTTP_204_NO_CONTENT)
 
 
+@extend_schema_view(
+    list=extend_schema(description="My tokens, without their digits."),
+    destroy=extend_schema(description="Revoke a token of mine: it is valid no more."),
+)
 class TokenViewSet(mixins.ListModelMixin, mixins.DestroyModelMixin, ResourceViewSet):
     """My tokens: make them, list them, revoke them."""
 
@@ -121,7 +142,7 @@ class TokenViewSet(mixins.ListModelMixin, mixins.DestroyModelMixin, ResourceView
     def get_queryset(self) -> QuerySet[Token]:
         return Token.objects.filter(user=self.request.user.pk)
 
-    @extend_schema(request=TokenSerializer, responses={201: IssuedTokenSerializer})
+    @extend_schema(request=TokenSerializer, responses={201: IssuedTokenSerializer}, examples=[TOKEN_EXAMPLE])
     def create(self, request: Request) -> Response:
         """Make a token; the answer holds its 40 hex digits, this one time."""
         return super().create(request)
