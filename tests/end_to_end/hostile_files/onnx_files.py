@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from onnx import TensorProto as Type
 
+from hostile_files.archives import archive
 from hostile_files.row import CANARY, accepted, refused
 
 Payload = int | bytes
@@ -134,6 +135,9 @@ FILES = {
     ),
     "U8 the largest float64": accepted(lambda: float_tensor(np.array([1.7e308]), "F64")),
     "U20 a zip archive behind": refused("invalid_file", model(TENSOR) + b"PK\x05\x06" + bytes(18)),
+    "U20 a zip archive as the model's description": refused(
+        "invalid_file", model(TENSOR) + message((6, archive(("code/run.py", b"print()"))))
+    ),
     "U20 a byte behind": refused("invalid_file", model(TENSOR) + b"\0"),
     "U20 text in front": refused("unsupported_container", b"#!/bin/sh\n" + model(TENSOR)),
 }

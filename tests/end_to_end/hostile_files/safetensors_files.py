@@ -7,6 +7,7 @@ import json
 import ml_dtypes
 import numpy as np
 
+from hostile_files.archives import archive
 from hostile_files.row import accepted, refused
 
 
@@ -144,7 +145,10 @@ FILES = {
     "U20 a byte behind the last tensor": refused("invalid_file", GOOD + b"\0"),
     "U20 a shell script in front": refused("unsupported_container", b"#!/bin/sh\n" + GOOD),
     "U20 a zip archive behind": refused("invalid_file", GOOD + b"PK\x05\x06" + bytes(18)),
-    "U20 a zip archive as a tensor's values is data": accepted(
+    "U20 a zip archive as a tensor's values": refused(
+        "invalid_file", values(np.frombuffer(archive(("code/run.py", b"print()")), "u1"), "U8")
+    ),
+    "U20 the end of an archive that has no directory is data": accepted(
         file_with({"a": entry([22], 0, 22)}, b"PK\x05\x06" + bytes(18))
     ),
     "U19 a tensor whose name has a line break": refused("invalid_file", file_with({"a\r\nb": entry([1], 0, 1)}, b"x")),
