@@ -11,7 +11,7 @@ export PIP_BUILD_CONSTRAINT := constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DELETE_ON_ERROR:
-.PHONY: help demo serve test fuzz lint bench docs constraints clean
+.PHONY: help demo serve test fuzz lint bench schema docs constraints clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -36,6 +36,9 @@ lint: .venv/.installed-dev  ## style, types and the direction of imports
 
 bench: .venv/.installed-dev  ## measure, briefly
 	@set -e; for benchmark in benchmarks/*.py; do echo "== $$benchmark"; $(BIN)/python "$$benchmark" --quick $(ARGS); done
+
+schema: .venv/.installed-dev  ## write docs/openapi.yaml and docs/api.md anew, after the API has changed
+	@$(BIN)/python docs/reference.py
 
 docs: .venv/.installed-dev  ## build the documentation into docs/_build/html
 	@$(BIN)/sphinx-build -q -W --keep-going -b html docs docs/_build/html

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import inspect
 import io
+import runpy
+from pathlib import Path
 
 import pytest
+import yaml
 from api_routes import all_routes
 from django.core.management import call_command
 from django.db.migrations.loader import MigrationLoader
@@ -13,13 +16,12 @@ from django.urls import reverse
 
 from folkmoot.protocol import paths
 
+DOCS = Path(__file__).parents[2] / "docs"
 ID = "00000000-0000-0000-0000-000000000001"
 
 
 @pytest.fixture(scope="module")
 def schema():
-    import yaml
-
     out = io.StringIO()
     call_command("spectacular", "--validate", "--fail-on-warn", stdout=out)
     return yaml.safe_load(out.getvalue())
@@ -122,6 +124,15 @@ def test_each_json_body_has_an_example(operations):
     for name, operation in operations.items():
         body = operation.get("requestBody", {"content": {}})["content"].get("application/json", {"examples": 1})
         assert body.get("examples"), name
+
+
+def test_the_files_of_the_documentation_are_up_to_date():
+    """If not: `make schema`."""
+    reference = runpy.run_path(str(DOCS / "reference.py"))
+    text = reference["openapi"]()
+
+    assert (DOCS / "openapi.yaml").read_text() == text
+    assert (DOCS / "api.md").read_text() == reference["page"](yaml.safe_load(text))
 
 
 @pytest.mark.django_db

@@ -33,6 +33,8 @@ class IsOneselfOrStaff(BasePermission):
 
 
 class MayAccessAllGroups(BasePermission):
+    """Staff."""
+
     message = "You are not allowed to access all groups."
 
     def has_permission(self, request: Request, view: APIView) -> bool:
@@ -83,6 +85,8 @@ class MaySteerOrLeave(MaySteer):
 
 
 class IsActor(BasePermission):
+    """The actor."""
+
     message = "You are not the owner the training."
 
     def has_object_permission(self, request: Request, view: APIView, training: Training) -> bool:

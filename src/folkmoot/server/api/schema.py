@@ -14,6 +14,7 @@ from drf_spectacular.openapi import AutoSchema
 from drf_spectacular.utils import OpenApiExample, OpenApiResponse
 from rest_framework.permissions import AllowAny, BasePermission, IsAuthenticated
 
+from folkmoot.server.api.parsers import FieldsParser
 from folkmoot.server.api.raw_bodies import MEDIA_TYPE
 
 Schema = dict[str, Any]
@@ -119,6 +120,13 @@ OF_BODIES = ("408", "413", "415")
 OF_FILES = ("422", "507")
 
 
+NO_CSRF = _error(
+    "A browser's session without the token that the page holds.",
+    "CSRF Failed: CSRF token missing.",
+    "permission_denied",
+)
+
+
 class OperationSchema(AutoSchema):
     """An operation as its view tells it, with what holds for all."""
 
@@ -168,17 +176,24 @@ class OperationSchema(AutoSchema):
             shared.append("400")
         if body:
             shared += OF_BODIES
-            shared += OF_FILES if {MEDIA_TYPE, "multipart/form-data"} & body["content"].keys() else ()
+            shared += OF_FILES if self._takes_files(body) else ()
         return found | {status: {"$ref": f"#/components/responses/{status}"} for status in shared}
+
+    def _takes_files(self, body: Schema) -> bool:
+        if FieldsParser in self.view.parser_classes:
+            return False
+        return bool({MEDIA_TYPE, "multipart/form-data"} & body["content"].keys())
 
     def _refusal(self, permissions: list[BasePermission]) -> Schema | None:
         own = [each for each in permissions if not isinstance(each, (IsAuthenticated, AllowAny))]
         messages = [message for each in own if (message := getattr(each, "message", None))]
-        if not own and self.method == "GET":
-            return None
+        if not own:
+            return None if self.method == "GET" else NO_CSRF
         detail = messages[0] if messages else "You do not have permission to perform this action."
         return _error(_who_may(own), detail, "permission_denied")
 
 
 def _who_may(permissions: list[BasePermission]) -> str:
-    return " ".join(doc.split("\n")[0] for each in permissions if (doc := type(each).__doc__)) or "Not yours."
+    # The last is the strictest.
+    first, *rest = (type(permissions[-1]).__doc__ or "Whose it is.").split("\n")[0]
+    return f"May: {first.lower()}{''.join(rest)}"
