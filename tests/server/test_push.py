@@ -229,6 +229,17 @@ def test_an_endpoint_that_cannot_be_reached_holds_up_nobody_else(make_scene, mak
     assert listener.types == ["TRAINING_START", "UPDATE_ROUND_START"]
 
 
+def test_an_endpoint_that_cannot_be_reached_takes_a_line_of_the_log(make_scene, make_user, nobody_there, go, caplog):
+    make_scene(participants=[make_user(message_endpoint=nobody_there)])
+    caplog.clear()
+
+    go()
+
+    (said,) = caplog.records
+    assert f"{nobody_there} does not answer" in said.getMessage()
+    assert said.exc_info is None
+
+
 def test_an_endpoint_that_comes_back_is_told_everything_in_order(
     make_scene, make_user, listener, nobody_there, go, bring_forward
 ):

@@ -13,6 +13,7 @@ from django.db import transaction
 from django.db.models import F
 from django.utils import timezone
 
+from folkmoot.errors import Unavailable
 from folkmoot.server.faults import fault_point
 from folkmoot.server.outbox.alarm import alarms
 from folkmoot.server.outbox.models import Event, Lane
@@ -63,6 +64,9 @@ def handle_next_event(lane: Lane) -> bool:
     fault_point(f"{event.kind}.claimed")
     try:
         _handle(event)
+    except Unavailable as error:  # of something outside: its sentence says it all
+        logger.warning("event %s failed for the %d. time: %s", event, event.attempts, error)
+        _try_again_later(event, error)
     except Exception as error:
         logger.exception("event %s failed for the %d. time", event, event.attempts)
         _try_again_later(event, error)
