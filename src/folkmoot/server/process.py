@@ -133,6 +133,7 @@ def check_certificate(serving: Serving) -> None:
 def _run(serving: Serving, listener: socket.socket, on_ready: Callable[[str], None]) -> None:
     from django.conf import settings
 
+    from folkmoot.server.api.connection import Connection
     from folkmoot.server.asgi import application
     from folkmoot.server.outbox.events import release_leases
     from folkmoot.server.outbox.worker import Workers
@@ -144,6 +145,7 @@ def _run(serving: Serving, listener: socket.socket, on_ready: Callable[[str], No
         release_leases()
     config = uvicorn.Config(
         application,
+        http=Connection,
         log_level="warning",
         access_log=False,
         ssl_certfile=serving.tls_cert,

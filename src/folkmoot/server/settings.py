@@ -57,9 +57,10 @@ MAX_NUM_EXAMPLES = env.whole_number("FOLKMOOT_MAX_NUM_EXAMPLES", 10**9)
 LEASE_SECONDS = env.seconds("FOLKMOOT_LEASE_SECONDS", 30)
 SWEEP_SECONDS = env.seconds("FOLKMOOT_SWEEP_SECONDS", 5)
 ORPHAN_GRACE_SECONDS = env.seconds("FOLKMOOT_ORPHAN_GRACE_SECONDS", 3600)
-# How long the server waits for more of a request's body; in that time at least MIN_BODY_BYTES have to come.
+# How long the server waits for more of a request's body, or for more of an answer to be taken.
 BODY_TIMEOUT_SECONDS = env.seconds("FOLKMOOT_BODY_TIMEOUT_SECONDS", 30)
-MIN_BODY_BYTES = 4096
+# Bytes a second, on average over that time, that have to come of a body of more than 64 KiB.
+MIN_UPLOAD_RATE = env.whole_number("FOLKMOOT_MIN_UPLOAD_RATE", 16 * 2**10)
 # The first pause before a failed event or push is tried again; each further one is twice as long.
 RETRY_SECONDS = env.seconds("FOLKMOOT_RETRY_SECONDS", 1)
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from django.http import HttpRequest, JsonResponse, StreamingHttpResponse
+from django.http import FileResponse, HttpRequest, JsonResponse
 from django.http.response import HttpResponseBase
 from django.utils.cache import get_conditional_response
 
-from folkmoot.server.api.ranges import FileBlocks, requested_range
+from folkmoot.server.api.ranges import FileSpan, requested_range
 from folkmoot.server.storage.made import OpenedFile
+
+BLOCK_BYTES = 2**20
 
 
 class Download(Protocol):
@@ -49,10 +51,11 @@ def _file_response(request: HttpRequest, download: Download) -> HttpResponseBase
     return response
 
 
-def _sent(request: HttpRequest, download: Download, stored: OpenedFile, span: range) -> StreamingHttpResponse:
-    """Those bytes in blocks; to HEAD only what there is to say about them."""
-    blocks = FileBlocks(stored.file, span if request.method == "GET" else range(0))
-    response = StreamingHttpResponse(blocks, content_type="application/octet-stream")
+def _sent(request: HttpRequest, download: Download, stored: OpenedFile, span: range) -> FileResponse:
+    """Those bytes; to HEAD only what there is to say about them."""
+    sent = FileSpan(stored.file, span if request.method == "GET" else range(0))
+    response = FileResponse(sent, content_type="application/octet-stream")
+    response.block_size = BLOCK_BYTES  # for servers that iterate over it
     response["Content-Length"] = str(len(span))
     response["Content-Disposition"] = f'attachment; filename="{download.filename}"'
     # Of the whole file, also where a part is sent: with the last part the receiver has it all.

@@ -14,6 +14,7 @@ from rest_framework.response import Response
 from rest_framework.views import exception_handler, set_rollback
 
 from folkmoot import errors
+from folkmoot.server.api.content_policy import NOTHING
 
 # The seed's paths answer 400 where the state or the tensors are at fault; the code tells them apart.
 STATUS: dict[type[errors.FolkmootError], int] = {
@@ -82,6 +83,15 @@ def _response(error: errors.FolkmootError) -> Response:
         response["Connection"] = "close"
     if isinstance(error, errors.WrongOffset) and error.offset is not None:
         response["Upload-Offset"] = str(error.offset)
+    return response
+
+
+def unavailable(error: errors.Unavailable) -> JsonResponse:
+    """The answer to a request that never came as far as a view."""
+    response = JsonResponse({"detail": error.message, "code": error.code}, status=STATUS[errors.Unavailable])
+    response["Retry-After"] = str(RETRY_AFTER_SECONDS)
+    response["Content-Length"] = str(len(response.content))
+    response["Content-Security-Policy"] = NOTHING
     return response
 
 

@@ -45,7 +45,7 @@ class LongPoll:
             # Asked and authenticated anew: a token that was revoked meanwhile gets nothing.
             query = urlencode({"after": response.data["last_id"]})
             _, response = await self._look({**scope, "query_string": query.encode()})
-        await _send(response, send)
+        await send_response(response, send)
 
     async def _look(self, scope: Scope) -> tuple[ASGIRequest, Any]:
         return await asyncio.get_running_loop().run_in_executor(self._threads, self._answer, scope)
@@ -61,7 +61,7 @@ class LongPoll:
 async def _wait(request: ASGIRequest, clock: int, seconds: float, receive: Receive) -> bool:
     """Wait until there may be something, or the time is over; return False if the asker has gone."""
     waiting = asyncio.ensure_future(wakeups.wait(request.user.pk, since=clock, timeout=seconds))
-    gone = asyncio.ensure_future(_disconnected(receive))
+    gone = asyncio.ensure_future(disconnected(receive))
     try:
         await asyncio.wait((waiting, gone), return_when=asyncio.FIRST_COMPLETED)
         return not gone.done()
@@ -70,12 +70,14 @@ async def _wait(request: ASGIRequest, clock: int, seconds: float, receive: Recei
         gone.cancel()
 
 
-async def _disconnected(receive: Receive) -> None:
+async def disconnected(receive: Receive) -> None:
+    """Wait until the other side has gone; what it still sends is thrown away."""
     while (await receive())["type"] != "http.disconnect":
         pass
 
 
-async def _send(response: Any, send: Send) -> None:
+async def send_response(response: Any, send: Send) -> None:
+    """Send a response of Django's that has its content in memory."""
     headers = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in response.items()]
     cookies = [(b"set-cookie", morsel.OutputString().encode("latin-1")) for morsel in response.cookies.values()]
     await send({"type": "http.response.start", "status": response.status_code, "headers": headers + cookies})

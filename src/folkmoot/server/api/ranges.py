@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import BinaryIO
-
-BLOCK_BYTES = 2**20
 
 _ONE_RANGE = re.compile(r"bytes=\s*([0-9]{0,30})\s*-\s*([0-9]{0,30})\s*", re.IGNORECASE)
 
@@ -27,17 +25,16 @@ def requested_range(headers: Mapping[str, str], *, num_bytes: int, etag: str) ->
     return range(int(first), min(int(last or num_bytes) + 1, num_bytes))
 
 
-class FileBlocks:
-    """The bytes of `span` of an open file, in blocks; closing this closes the file."""
+class FileSpan:
+    """The bytes of `span` of an open file, as a file to be read once; closing this closes the file."""
 
     def __init__(self, file: BinaryIO, span: range) -> None:
         self.close = file.close
         self._file = file
-        self._span = span
+        self._left = len(span)
+        file.seek(span.start)
 
-    def __iter__(self) -> Iterator[bytes]:
-        self._file.seek(self._span.start)
-        left = len(self._span)
-        while block := self._file.read(min(left, BLOCK_BYTES)):
-            left -= len(block)
-            yield block
+    def read(self, size: int) -> bytes:
+        block = self._file.read(min(size, self._left))
+        self._left -= len(block)
+        return block
