@@ -18,7 +18,8 @@ from folkmoot.server.api.lists import RowByRow
 from folkmoot.server.api.serializers.flat import FlatSerializer, missing, whole
 from folkmoot.server.registry.models import Kind, Metric, Model
 from folkmoot.server.registry.moments import FIRST, SECOND
-from folkmoot.server.registry.services import checked_metrics
+from folkmoot.server.registry.services import MAX_METRIC_BYTES, checked_metrics
+from folkmoot.server.storage.upload import IncomingFile
 from folkmoot.server.trainings.creation import as_uuid
 from folkmoot.server.trainings.models import Update
 
@@ -206,11 +207,22 @@ class EnsembleCreationSerializer(DescriptionSerializer):
         return attrs
 
 
+class MetricValueField(serializers.JSONField):
+    """A number, some text, or a file; what is no number is kept as its bytes."""
+
+    def to_internal_value(self, data: Any) -> Any:
+        if not isinstance(data, IncomingFile):
+            return super().to_internal_value(data)
+        if (num_bytes := data.size or 0) > MAX_METRIC_BYTES:
+            raise InvalidValue(f"the file of a metric has {num_bytes:,} bytes; at most {MAX_METRIC_BYTES:,} are taken")
+        return b"".join(data.blocks())
+
+
 class MetricsSerializer(FlatSerializer):
     """Names and values, paired by their places."""
 
     metric_names = serializers.ListField(child=serializers.CharField(allow_blank=False), default=list)
-    metric_values = serializers.ListField(child=serializers.JSONField(), default=list)
+    metric_values = serializers.ListField(child=MetricValueField(), default=list)
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         names, values = attrs.pop("metric_names"), attrs.pop("metric_values")
