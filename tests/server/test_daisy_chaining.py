@@ -425,12 +425,3 @@ def test_fedprox_hands_out_its_mu_and_averages(make_scene, work):
     work()
 
     assert (scene.state, scene.weights()) == ("C", [3, 7])
-
-
-def test_fedprox_without_a_mu_says_what_that_means(as_, make_model):
-    model = make_model()
-    body = {"model_id": str(model.pk), "target_num_updates": 2, "aggregation_method": "FedProx"}
-
-    (warning,) = as_(model.owner).send("POST", "/api/trainings/", body).json()["warnings"]
-
-    assert "options.local.proximal_mu" in warning

@@ -71,8 +71,6 @@ def warnings(aggregation_method: str, given: Mapping[str, Any]) -> list[str]:
     found = [f"options.{name} has no meaning here; it is kept as it came" for name in unknown(given)]
     if aggregation_method == "FedDC" and not given.get("daisy_chain_period"):
         found.append("FedDC without options.daisy_chain_period is FedAvg: every round is aggregated")
-    if aggregation_method == "FedProx" and "proximal_mu" not in given.get("local", {}):
-        found.append("FedProx without options.local.proximal_mu leaves the proximal term to the participants")
     return found
 
 
