@@ -26,7 +26,7 @@ from folkmoot.tensors.encodings import Base, Encoding, decode, encode
 from folkmoot.tensors.formats import protobuf
 from folkmoot.tensors.formats.npy import MAX_PREFIX_BYTES, parse_npy_header
 from folkmoot.tensors.formats.pickle_reader import read_pickle
-from folkmoot.tensors.formats.torch_pickle import SavedVocabulary, ScriptVocabulary
+from folkmoot.tensors.formats.torch.vocabulary import SavedVocabulary, ScriptVocabulary
 from folkmoot.tensors.formats.zip_archive import Member, ZipArchive
 from folkmoot.tensors.schema import Tensors, blocks_of
 

@@ -13,15 +13,8 @@ from contextlib import suppress
 import pytest
 
 from folkmoot.errors import FolkmootError, InvalidFile, TooLarge, UnknownClass, UnsafePickle
-from folkmoot.tensors.formats.pickle_reader import (
-    Class,
-    Dictionary,
-    Function,
-    Instance,
-    Opaque,
-    Vocabulary,
-    read_pickle,
-)
+from folkmoot.tensors.formats.pickle_reader import read_pickle
+from folkmoot.tensors.formats.pickle_values import Class, Dictionary, Function, Instance, Opaque, Vocabulary
 from folkmoot.tensors.limits import Limits
 
 

@@ -15,7 +15,7 @@ from folkmoot.aggregation import Strategy, Update, aggregate_files
 from folkmoot.aggregation.mean import WeightedMean
 from folkmoot.aggregation.optimizers import SGD
 from folkmoot.tensors import Limits, TensorFile, open_tensors, write_tensors
-from folkmoot.tensors.formats import torch_zip
+from folkmoot.tensors.formats.torch import format as torch_format
 from folkmoot.tensors.schema import BFLOAT16, is_float
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # torch finds much to say about scripts and traces
@@ -338,7 +338,7 @@ def test_three_updates_make_a_model_that_torch_loads_and_runs(case, form, saved,
         write_tensors(update.path, trained(start, step))
 
     aggregate_files(FEDAVG, base, updates, merged)
-    torch_zip.write(saved, TensorFile.open(merged), output)
+    torch_format.write(saved, TensorFile.open(merged), output)
 
     model = form.load(output, case.make)
     expected = as_numpy(model.state_dict())
@@ -375,6 +375,6 @@ def test_names_of_one_memory_are_tied(case, form, saved):
 def test_a_copy_that_torch_needs_no_template_for_is_the_same_state_dict(case, form, saved, tmp_path):
     tensors = open_tensors(saved, limits=LIMITS)
 
-    torch_zip.export(tensors, tmp_path / "plain.pt")
+    torch_format.export(tensors, tmp_path / "plain.pt")
 
     assert_same(as_numpy(torch.load(tmp_path / "plain.pt", weights_only=True)), dict(tensors))

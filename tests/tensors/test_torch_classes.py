@@ -9,7 +9,7 @@ import pkgutil
 import pytest
 import torch
 
-from folkmoot.tensors.formats.torch_classes import FUNCTIONS, MODULE_CLASSES
+from folkmoot.tensors.formats.torch.classes import FUNCTIONS, MODULE_CLASSES
 
 
 def public_modules():

@@ -23,10 +23,11 @@ from folkmoot.server.storage.made import MadeFiles, OpenedFile
 from folkmoot.server.storage.upload import IncomingFile
 from folkmoot.tensors import formats, write_tensors
 from folkmoot.tensors.finite import check_finite
-from folkmoot.tensors.formats import FORMATS, torch_zip
+from folkmoot.tensors.formats import FORMATS
+from folkmoot.tensors.formats.torch import format as torch_format
 from folkmoot.tensors.layers import Selected
 from folkmoot.tensors.limits import TRUSTED
-from folkmoot.tensors.schema import Schema, StoredTensors, TensorSpec, is_float
+from folkmoot.tensors.schema import Schema, TensorSpec, is_float
 from folkmoot.tensors.tensor_file import WrittenFile
 
 FIRST = "first_moment"
@@ -67,13 +68,13 @@ class MomentFile:
         return hashlib.sha256(f"{self.part} {self.moments.sha256}".encode()).hexdigest()[:32]
 
     def _make(self, output: Path) -> WrittenFile:
-        return torch_zip.export_tensor(open_blob(self.moments.sha256)[self.part], output)
+        return torch_format.export_tensor(open_blob(self.moments.sha256)[self.part], output)
 
 
 def moment_file(model: Model, part: str, *, round: int | None = None, format: str | None = None) -> MomentFile:
     """The moment after so many rounds, by default the newest that there is; raises NotFound, InvalidValue."""
-    if format not in (None, torch_zip.NAME):
-        raise InvalidValue(f"part={part} is always {torch_zip.NAME}; leave `as` out")
+    if format not in (None, torch_format.NAME):
+        raise InvalidValue(f"part={part} is always {torch_format.NAME}; leave `as` out")
     known = Moments.objects.filter(checkpoint__model=model)
     if round is not None:
         known = known.filter(checkpoint__round=round)
@@ -119,10 +120,9 @@ def moments_schema(model: Model) -> Schema:
 
 def _parameters(model: Model) -> list[TensorSpec]:
     template = FORMATS[model.format].read(get_storage().path(model.template_sha256), TRUSTED)
-    known = template.parameters if isinstance(template, StoredTensors) else None
     # One that goes by several names is one, as it is to model.parameters().
     again = {name for group in model.tied for name in group[1:]}
-    specs = [spec for spec in Schema.of(template) if spec.name not in again]
+    specs, known = [spec for spec in template.schema if spec.name not in again], template.parameters
     return [spec for spec in specs if (is_float(spec.numpy_dtype) if known is None else spec.name in known)]
 
 

@@ -12,7 +12,7 @@ from folkmoot.server.storage import get_storage
 from folkmoot.server.storage.made import OpenedFile
 from folkmoot.server.storage.upload import IncomingFile
 from folkmoot.tensors import formats
-from folkmoot.tensors.formats import torch_zip
+from folkmoot.tensors.formats.torch import format as torch_format
 
 
 @dataclass(frozen=True)
@@ -44,9 +44,9 @@ def preprocessing_of(model: Model) -> PreprocessingFile:
 def store_preprocessing(incoming: IncomingFile) -> str:
     """Keep the file, and return its SHA-256; raises InvalidFile unless it is a module or TorchScript."""
     kind = formats.recognise(incoming.path)
-    if kind.NAME != torch_zip.NAME:
+    if kind.NAME != torch_format.NAME:
         raise UnsupportedContainer(f"{kind.NAME} is no preprocessing module; taken are torch modules and TorchScript")
-    torch_zip.check_module(incoming.path, settings.MODEL_FILE_LIMITS)
+    torch_format.check_module(incoming.path, settings.MODEL_FILE_LIMITS)
     sha256 = incoming.sha256
     incoming.sync()
     get_storage().adopt(incoming.path, sha256)

@@ -9,8 +9,10 @@ import numpy.typing as npt
 
 from folkmoot.errors import InvalidFile, UnsupportedContainer
 from folkmoot.tensors.encodings import is_encoded
-from folkmoot.tensors.formats import npz, onnx, safetensors, torch_zip
+from folkmoot.tensors.formats import npz, safetensors
+from folkmoot.tensors.formats.onnx import format as onnx_format
 from folkmoot.tensors.formats.polyglots import check_not_also_zip
+from folkmoot.tensors.formats.torch import format as torch_format
 from folkmoot.tensors.limits import Limits
 from folkmoot.tensors.schema import StoredTensors, Tensors
 from folkmoot.tensors.tensor_file import WrittenFile
@@ -43,10 +45,10 @@ class Format(Protocol):
         """
 
 
-FORMATS: dict[str, Format] = {module.NAME: module for module in (safetensors, npz, torch_zip, onnx)}
+FORMATS: dict[str, Format] = {module.NAME: module for module in (safetensors, npz, torch_format, onnx_format)}
 """In the order in which they are asked: npz knows its own zip archives, torch takes all others."""
 
-EXPORTED: dict[str, Format] = {name: known for name, known in FORMATS.items() if known is not onnx}
+EXPORTED: dict[str, Format] = {name: known for name, known in FORMATS.items() if known is not onnx_format}
 """Those that can be made of tensors alone; an ONNX file is a graph besides."""
 
 _ZIP = b"PK\x03\x04"
@@ -91,7 +93,7 @@ def open_tensors(path: Path, *, limits: Limits = Limits()) -> StoredTensors:  # 
 def open_tensor(path: Path, *, limits: Limits = Limits()) -> npt.NDArray[Any]:  # noqa: B008 (frozen)
     """Open a file that holds one tensor and nothing else, for torch one saved by itself; raises InvalidFile."""
     kind = recognise(path)
-    tensors = torch_zip.read_tensor(path, limits) if kind.NAME == torch_zip.NAME else kind.read(path, limits)
+    tensors = torch_format.read_tensor(path, limits) if kind.NAME == torch_format.NAME else kind.read(path, limits)
     if len(tensors) != 1:
         raise InvalidFile(f"the file holds {len(tensors)} tensors; expected one")
     (tensor,) = tensors.values()

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple, TypeVar
 
 from folkmoot.errors import InvalidFile, TooLarge
-from folkmoot.tensors.formats.pickle_reader import Dictionary, Instance, Opaque
-from folkmoot.tensors.formats.torch_views import TensorView
+from folkmoot.tensors.formats.pickle_values import Dictionary, Instance, Opaque
+from folkmoot.tensors.formats.torch.views import TensorView
 from folkmoot.tensors.limits import Limits
 
 _EXTRA_STATE = "_extra_state"

@@ -27,7 +27,7 @@ from folkmoot.errors import (
     UnsupportedContainer,
 )
 from folkmoot.tensors import Limits, open_tensors, recognise
-from folkmoot.tensors.formats import torch_zip
+from folkmoot.tensors.formats.torch import format as torch_format
 from folkmoot.tensors.schema import BFLOAT16
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # torch warns of most of what is tried here
@@ -172,7 +172,7 @@ KINDS = {
     "expanded": (lambda: torch.ones(1).expand(5), "uses elements twice"),
     "expanded within its storage": (lambda: torch.ones(9)[:3].expand(3, 3), "uses elements twice"),
     "windows": (lambda: torch.ones(9).unfold(0, 4, 2), "uses elements twice"),
-    "own class": (lambda: torch.ones(2).as_subclass(Own), r"test_torch_zip\.Own"),
+    "own class": (lambda: torch.ones(2).as_subclass(Own), r"test_torch_format\.Own"),
 }
 
 
@@ -212,7 +212,7 @@ class Stranger(nn.Linear):
 
 
 def test_a_module_of_a_class_of_its_own_is_refused_with_the_hint(path):
-    with pytest.raises(UnknownClass, match=r"test_torch_zip\.Stranger.*TorchScript.*state_dict"):
+    with pytest.raises(UnknownClass, match=r"test_torch_format\.Stranger.*TorchScript.*state_dict"):
         read(path, nn.Sequential(Stranger(2, 2)))
 
 
@@ -243,7 +243,7 @@ def test_a_module_with_a_hook_is_refused_by_the_hooks_name(path):
     model = nn.Linear(2, 2)
     model.register_forward_hook(hook)
 
-    with pytest.raises(UnsafePickle, match=r"test_torch_zip\.hook"):
+    with pytest.raises(UnsafePickle, match=r"test_torch_format\.hook"):
         read(path, model)
 
 
@@ -707,7 +707,7 @@ def test_values_are_written_through_any_strides_and_nothing_else_is_touched(path
     values = torch.randn(original.shape).to(original.dtype)
     bits = values.view(torch.int16).numpy().view(BFLOAT16) if values.dtype == torch.bfloat16 else values.numpy()
 
-    torch_zip.write(path, {"a": bits, "b": np.ones(2, "f4")}, tmp_path / "output")
+    torch_format.write(path, {"a": bits, "b": np.ones(2, "f4")}, tmp_path / "output")
 
     loaded = torch.load(tmp_path / "output", weights_only=True)["a"]
     original.copy_(values)  # with what lies between them in the storage
@@ -725,8 +725,8 @@ def test_writing_and_making_a_file_hold_a_few_blocks_and_not_the_model(path, tmp
     tensors = open_tensors(path)
 
     tracemalloc.start()
-    torch_zip.write(path, tensors, tmp_path / "output")
-    torch_zip.export(tensors, tmp_path / "plain")
+    torch_format.write(path, tensors, tmp_path / "output")
+    torch_format.export(tensors, tmp_path / "plain")
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
 
@@ -739,13 +739,13 @@ def test_tied_tensors_must_stay_equal(path, tmp_path):
     torch.save({"first": model.weight, "second": model.weight, "bias": model.bias}, path)
     values = {name: np.array(tensor) for name, tensor in open_tensors(path).items()}
 
-    torch_zip.write(path, values, tmp_path / "output")
+    torch_format.write(path, values, tmp_path / "output")
     values["second"] += 1
 
     with pytest.raises(
         SchemaMismatch, match="first and second are one tensor in the model, and differ in the checkpoint"
     ):
-        torch_zip.write(path, values, tmp_path / "other")
+        torch_format.write(path, values, tmp_path / "other")
     assert not (tmp_path / "other").exists()
 
 
@@ -753,7 +753,7 @@ def test_a_template_of_an_operators_class_is_written(path, tmp_path):
     torch.save(Stranger(2, 2), path)
     zeros = {"weight": np.zeros((2, 2), "f4"), "bias": np.zeros(2, "f4")}
 
-    torch_zip.write(path, zeros, tmp_path / "output")
+    torch_format.write(path, zeros, tmp_path / "output")
 
     assert torch.load(tmp_path / "output", weights_only=False).weight.sum() == 0
 
@@ -762,7 +762,7 @@ def test_a_template_that_was_packed_again_without_data_descriptors_is_written(pa
     torch.save({"a": torch.ones(3)}, path)
     repacked(path, lambda _, content: content)
 
-    torch_zip.write(path, {"a": np.full(3, 2, "f4")}, tmp_path / "output")
+    torch_format.write(path, {"a": np.full(3, 2, "f4")}, tmp_path / "output")
 
     assert torch.load(tmp_path / "output", weights_only=True)["a"].tolist() == [2, 2, 2]
     # Ours compares what the header before a member says with the directory; others look at the directory alone.
@@ -772,7 +772,7 @@ def test_a_template_that_was_packed_again_without_data_descriptors_is_written(pa
 def test_the_rest_of_the_template_stays_as_it_is(script, tmp_path):
     tensors = {name: np.array(tensor) + 1 for name, tensor in open_tensors(script).items()}
 
-    torch_zip.write(script, tensors, tmp_path / "output")
+    torch_format.write(script, tensors, tmp_path / "output")
 
     extra = {"notes.txt": ""}
     loaded = torch.jit.load(tmp_path / "output", _extra_files=extra)
@@ -795,7 +795,7 @@ def test_a_made_file_has_its_storages_where_torch_has_them(tmp_path):
         "c": np.ones(3),
     }
 
-    torch_zip.export(tensors, tmp_path / "made.pt")
+    torch_format.export(tensors, tmp_path / "made.pt")
 
     loaded = torch.load(tmp_path / "made.pt", weights_only=True, mmap=True)
     assert list(loaded) == list(tensors)
@@ -809,15 +809,15 @@ def test_a_made_file_has_its_storages_where_torch_has_them(tmp_path):
 
 
 def test_a_made_file_is_taken_again(tmp_path):
-    torch_zip.export({"a": np.ones(3, ">f4")}, tmp_path / "made.pt")
+    torch_format.export({"a": np.ones(3, ">f4")}, tmp_path / "made.pt")
 
-    assert recognise(tmp_path / "made.pt") is torch_zip
+    assert recognise(tmp_path / "made.pt") is torch_format
     assert open_tensors(tmp_path / "made.pt")["a"].dtype == np.dtype("<f4")
 
 
 def test_a_made_file_fills_a_model(tmp_path):
     model = nn.LSTM(2, 3)
-    torch_zip.export({n: t.numpy() for n, t in model.state_dict().items()}, tmp_path / "made.pt")
+    torch_format.export({n: t.numpy() for n, t in model.state_dict().items()}, tmp_path / "made.pt")
 
     other = nn.LSTM(2, 3)
     other.load_state_dict(torch.load(io.BytesIO((tmp_path / "made.pt").read_bytes())))

@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from folkmoot.errors import ExternalData, InvalidFile, InvalidValue, TooLarge
-from folkmoot.tensors.formats import onnx_tensor
-from folkmoot.tensors.formats.onnx_tensor import Initializer, read_initializer
+from folkmoot.tensors.formats.onnx import tensor as tensor_fields
+from folkmoot.tensors.formats.onnx.tensor import Initializer, read_initializer
 from folkmoot.tensors.formats.protobuf import BYTES, VARINT, Field, Message, field_header
 from folkmoot.tensors.limits import TRUSTED, Limits
 from folkmoot.tensors.replacing import replacing
@@ -105,7 +105,7 @@ class _Inspection:
         self.num_fields += 1
         if self.num_fields > _MAX_FIELDS:
             raise TooLarge(f"the model has more than {_MAX_FIELDS} fields")
-        is_value = kind == "tensor" and field.number in onnx_tensor.VALUES
+        is_value = kind == "tensor" and field.number in tensor_fields.VALUES
         stop = field.start if is_value or field.number in _INSIDE[kind] else field.stop
         self.header_bytes_left -= stop - field.begin
         if self.header_bytes_left < 0:
@@ -114,13 +114,13 @@ class _Inspection:
 
 
 def _points_elsewhere(field: Field) -> bool:
-    if field.number == onnx_tensor.DATA_LOCATION:
+    if field.number == tensor_fields.DATA_LOCATION:
         return field.wire_type != VARINT or field.value != 0
-    return field.number == onnx_tensor.EXTERNAL_DATA
+    return field.number == tensor_fields.EXTERNAL_DATA
 
 
 def _named(tensor: Message) -> str:
-    names = [bytes(tensor.payload(field)[:512]) for field in tensor if field.number == onnx_tensor.NAME]
+    names = [bytes(tensor.payload(field)[:512]) for field in tensor if field.number == tensor_fields.NAME]
     return f"tensor {names[-1].decode(errors='replace')!r}" if names else "a tensor without a name"
 
 

@@ -9,9 +9,9 @@ from collections.abc import Callable, Container, Mapping
 from dataclasses import replace
 
 from folkmoot.errors import InvalidFile, UnknownClass
-from folkmoot.tensors.formats.pickle_reader import Class, Dictionary, Function, Opaque, texts
-from folkmoot.tensors.formats.torch_classes import FUNCTIONS, MODULE_CLASSES
-from folkmoot.tensors.formats.torch_views import ElementType, Storage, TensorView, check_view
+from folkmoot.tensors.formats.pickle_values import Class, Dictionary, Function, Opaque, texts
+from folkmoot.tensors.formats.torch.classes import FUNCTIONS, MODULE_CLASSES
+from folkmoot.tensors.formats.torch.views import ElementType, Storage, TensorView, check_view
 from folkmoot.tensors.formats.zip_archive import Member
 
 # torch's names of its dtypes, and ours where there are any.

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from folkmoot.tensors.formats.torch_views import TensorView
+from folkmoot.tensors.formats.torch.views import TensorView
 from folkmoot.tensors.formats.zip_archive import Member
 from folkmoot.tensors.replacing import replacing
 from folkmoot.tensors.schema import Tensors

@@ -11,9 +11,9 @@ from collections.abc import Container, Iterable, Mapping
 from typing import NamedTuple
 
 from folkmoot.errors import InvalidFile, TooLarge
-from folkmoot.tensors.formats.pickle_reader import Dictionary, Instance
-from folkmoot.tensors.formats.torch_models import Parts, describe
-from folkmoot.tensors.formats.torch_views import TensorView
+from folkmoot.tensors.formats.pickle_values import Dictionary, Instance
+from folkmoot.tensors.formats.torch.models import Parts, describe
+from folkmoot.tensors.formats.torch.views import TensorView
 from folkmoot.tensors.limits import Limits
 
 _MODULE = re.compile(

@@ -1,0 +1,1 @@
+"""ONNX models: `format` is what the rest of Folkmoot uses."""

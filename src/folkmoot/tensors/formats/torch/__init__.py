@@ -1,0 +1,1 @@
+"""The files of torch: `format` is what the rest of Folkmoot uses."""
