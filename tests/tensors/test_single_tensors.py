@@ -7,7 +7,8 @@ import pytest
 
 from folkmoot.errors import InvalidFile
 from folkmoot.tensors import write_tensors
-from folkmoot.tensors.formats import open_tensor, torch_zip
+from folkmoot.tensors.formats import open_tensor
+from folkmoot.tensors.formats.torch import format as torch_format
 from folkmoot.tensors.limits import Limits
 
 torch = pytest.importorskip("torch")
@@ -18,7 +19,7 @@ torch = pytest.importorskip("torch")
 def test_torch_loads_the_tensor_that_was_written(tmp_path, dtype, shape):
     tensor = np.arange(np.prod(shape, dtype=int)).astype(dtype).reshape(shape)
 
-    torch_zip.export_tensor(tensor, tmp_path / "tensor.pt")
+    torch_format.export_tensor(tensor, tmp_path / "tensor.pt")
 
     loaded = torch.load(tmp_path / "tensor.pt", weights_only=True)
     assert (loaded.shape, loaded.numpy().dtype) == (shape, tensor.dtype)
@@ -26,7 +27,7 @@ def test_torch_loads_the_tensor_that_was_written(tmp_path, dtype, shape):
 
 
 def test_the_same_tensor_makes_the_same_file(tmp_path):
-    written = [torch_zip.export_tensor(np.ones(3), tmp_path / name).sha256 for name in ("one", "other")]
+    written = [torch_format.export_tensor(np.ones(3), tmp_path / name).sha256 for name in ("one", "other")]
 
     assert written[0] == written[1]
 
@@ -55,7 +56,7 @@ def test_what_is_no_tensor_by_itself_is_refused(tmp_path, saved):
 def test_a_module_needs_no_tensor_to_be_one(tmp_path):
     torch.save(torch.nn.Sequential(torch.nn.Flatten()), tmp_path / "module.pt")
 
-    torch_zip.check_module(tmp_path / "module.pt", Limits())
+    torch_format.check_module(tmp_path / "module.pt", Limits())
 
 
 def test_parameters_are_told_from_buffers_though_they_are_frozen(tmp_path):
@@ -64,5 +65,5 @@ def test_parameters_are_told_from_buffers_though_they_are_frozen(tmp_path):
     torch.save(model, tmp_path / "module.pt")
     torch.save(model.state_dict(), tmp_path / "state.pt")
 
-    assert torch_zip.read(tmp_path / "module.pt", Limits()).parameters == ("weight", "bias")
-    assert torch_zip.read(tmp_path / "state.pt", Limits()).parameters is None
+    assert torch_format.read(tmp_path / "module.pt", Limits()).parameters == ("weight", "bias")
+    assert torch_format.read(tmp_path / "state.pt", Limits()).parameters is None
