@@ -12,6 +12,7 @@ FolkmootError
 │   ├── NonFinite                       NaN or infinity in a tensor
 │   ├── InvalidValue                    a field or an option outside its range
 │   ├── DigestMismatch                  the bytes that arrived are not those that were sent
+│   ├── IncompleteRequest               the request broke off before its end
 │   └── NotAvailableYet                 a documented part that this version does not have
 ├── NotAuthenticated                who you are is not known
 ├── NotAllowed                      you are known, and may not
@@ -90,6 +91,10 @@ class InvalidValue(InvalidInput):
 
 class DigestMismatch(InvalidInput):
     code = "digest_mismatch"
+
+
+class IncompleteRequest(InvalidInput):
+    code = "incomplete_request"
 
 
 class NotAvailableYet(InvalidInput):

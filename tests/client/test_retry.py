@@ -30,7 +30,10 @@ def test_an_answer_is_returned_at_once():
     assert attempts.pauses == []
 
 
-@pytest.mark.parametrize("kind", [errors.Unavailable, errors.StorageFull, errors.Internal, errors.DigestMismatch])
+@pytest.mark.parametrize(
+    "kind",
+    [errors.Unavailable, errors.StorageFull, errors.Internal, errors.DigestMismatch, errors.IncompleteRequest],
+)
 def test_what_may_pass_is_tried_again(kind):
     attempts = Attempts(kind("for now"), kind("for now"))
 

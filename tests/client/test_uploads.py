@@ -6,7 +6,7 @@ import logging
 import pytest
 
 from folkmoot import errors
-from folkmoot.client import Hub, chunks
+from folkmoot.client import Hub
 from folkmoot.protocol import paths
 
 DATA = bytes(range(256)) * 10
@@ -128,6 +128,30 @@ def test_after_a_broken_line_the_hub_is_asked_where_to_go_on(hub, scripted, file
     assert chunks_sent(scripted) == [WHOLE[0], WHOLE[1], WHOLE[1], WHOLE[2]]
 
 
+@pytest.mark.parametrize(("status", "code"), [(422, "digest_mismatch"), (400, "incomplete_request")])
+def test_a_chunk_that_did_not_arrive_as_it_was_is_sent_again(hub, scripted, file, opens, takes, commits, status, code):
+    opens(0)
+    takes(204)
+    takes(status, code=code)
+    takes(204, 204)
+    commits(201)
+
+    assert hub.upload_model("digits", "", file) == "m"
+
+    assert chunks_sent(scripted) == [WHOLE[0], WHOLE[1], WHOLE[1], WHOLE[2]]
+
+
+def test_a_line_that_spoils_every_chunk_is_given_up_and_the_upload_stays(hub, scripted, file, opens, takes):
+    opens(0)
+    takes(422, 422, 422, code="digest_mismatch")
+
+    with pytest.raises(errors.DigestMismatch):
+        hub.upload_model("digits", "", file)
+
+    assert chunks_sent(scripted) == [WHOLE[0]] * 3
+    assert scripted.received("DELETE", paths.upload("u")) == []
+
+
 def test_a_line_that_brings_nothing_forward_is_given_up_until_the_next_call(hub, scripted, file, opens, takes, commits):
     opens(0)
     takes(None)
@@ -239,13 +263,13 @@ def test_progress_is_told(hub, scripted, answer, file, opens, takes, commits, tm
     assert told == [(1000, 2560), (2000, 2560), (2560, 2560), (5, 5)]
 
 
-def test_an_upload_that_takes_long_is_logged(hub, file, opens, takes, commits, caplog, monkeypatch):
-    monkeypatch.setattr(chunks, "SECONDS_BETWEEN_LINES", 0.0)
+def test_an_upload_that_takes_long_is_logged(scripted, file, opens, takes, commits, caplog):
     caplog.set_level(logging.INFO, "folkmoot.client")
     opens(0)
     takes(204, 204, 204)
     commits(201)
 
-    hub.upload_model("digits", "", file)
+    with Hub(scripted.url, "ab" * 20, chunked_from=len(DATA), log_seconds=0.0) as hub:
+        hub.upload_model("digits", "", file)
 
     assert [record.getMessage() for record in caplog.records][-1] == "0 of 0 MB sent"

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 from harness import as_file, wait_until
 
-from folkmoot.client import Hub, chunks
+from folkmoot.client import Hub
 
 CHUNK = 1 << 18
+IN_CHUNKS = {"chunked_from": CHUNK, "chunk_bytes": CHUNK}
 
 
 class BadLine:
@@ -65,11 +66,6 @@ def file(tmp_path):
     return path
 
 
-@pytest.fixture(autouse=True)
-def small_chunks(monkeypatch):
-    monkeypatch.setattr(chunks, "CHUNK_BYTES", CHUNK)
-
-
 @pytest.fixture
 def line(hub):
     line = BadLine(hub.server.url, bytes_each=3 * CHUNK)
@@ -78,7 +74,7 @@ def line(hub):
 
 
 def test_a_model_arrives_over_a_line_that_breaks(hub, line, file):
-    with Hub(line.url, hub.actor.token, chunked_from=CHUNK) as client:
+    with Hub(line.url, hub.actor.token, **IN_CHUNKS) as client:
         model_id = client.upload_model("large", "over a bad line", file)
 
     assert hub.call(hub.actor, "GET", f"/api/models/{model_id}/").content == file.read_bytes()
@@ -90,7 +86,7 @@ def test_another_program_continues_what_one_has_begun(hub, line, file):
     line.bytes_each = 1 << 30
 
     def upload(url, progress=None):
-        with Hub(url, hub.actor.token, chunked_from=CHUNK) as client:
+        with Hub(url, hub.actor.token, **IN_CHUNKS) as client:
             return client.upload_model("continued", "by another program", file, progress=progress)
 
     def die_half_way(sent, size):
@@ -115,7 +111,7 @@ def test_a_large_update_arrives_over_a_line_that_breaks_and_counts_once(hub, lin
     hub.start(training)
     hub.wait_for_round(training, 0)
 
-    with Hub(line.url, ann.token, chunked_from=CHUNK) as client:
+    with Hub(line.url, ann.token, **IN_CHUNKS) as client:
         model = hub.training(training)["model"]
         update_id = client.upload_update(model, 0, 5, file, {"loss": 0.5}, sha256=digest)
 

@@ -19,7 +19,7 @@ import pytest
 import safetensors.numpy
 import torch
 
-from folkmoot.errors import StorageFull
+from folkmoot.errors import StorageFull, Unavailable
 from folkmoot.server.api.downloads import model_response
 from folkmoot.server.registry.downloads import download
 from folkmoot.server.registry.models import Model
@@ -292,7 +292,7 @@ def test_head_says_what_get_would_say(make_trained, get, query):
     assert int(head["Content-Length"]) == len(whole.getvalue())
 
 
-def test_for_head_no_file_is_read(make_trained, rf):
+def test_to_head_no_bytes_of_the_file_are_sent(make_trained, rf):
     model = Model.objects.get(pk=make_trained().model_id)
 
     answer = model_response(rf.head("/"), download(model))
@@ -503,6 +503,43 @@ def test_many_who_ask_at_once_have_one_file_made(tmp_path, storage):
     with files.open("a" * 32, make).file as file:
         assert read == [hashlib.sha256(file.read()).hexdigest()] * 8
     assert len(made) == 1
+
+
+@pytest.fixture
+def being_made(tmp_path, storage):
+    """The folder, while a file of the key `aa...` is being made and not ready."""
+    begun, ready = threading.Event(), threading.Event()
+
+    def make(output):
+        begun.set()
+        ready.wait(timeout=10)
+        return write_tensors(output, {"w": np.zeros(10)})
+
+    files = MadeFiles(tmp_path / "made", limit=10**9, new_draft=storage.new_incoming)
+    maker = threading.Thread(target=lambda: files.open("a" * 32, make).file.close())
+    maker.start()
+    begun.wait(timeout=30)
+    yield files
+    assert maker.is_alive()  # nobody has waited for it
+    ready.set()
+    maker.join()
+
+
+def test_who_would_wait_long_for_a_file_is_told_to_come_again(being_made):
+    with pytest.raises(Unavailable):
+        being_made.open("a" * 32, pytest.fail)
+
+
+def test_nobody_waits_for_another_file_than_his_own(being_made):
+    other = "a" * 31 + "b"
+
+    being_made.open(other, lambda output: write_tensors(output, {"w": np.zeros(10)})).file.close()
+
+
+def test_of_locks_nothing_stays(keep, tmp_path):
+    keep("a")
+
+    assert [*(tmp_path / "made" / "locks").iterdir()] == []
 
 
 def test_who_reads_a_file_reads_on_when_it_is_removed(keep, tmp_path, storage):

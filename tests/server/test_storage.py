@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from folkmoot.server.registry.models import Checkpoint
-from folkmoot.server.storage.folder import FolderStorage
+from folkmoot.server.storage.folder import FolderStorage, old_ones
 from folkmoot.server.trainings import sweeps
 from folkmoot.server.trainings.models import Update
 
@@ -267,3 +267,9 @@ def test_a_full_disk_refuses_an_upload_leaves_nothing_behind_and_goes_on_reading
         "200",
         "1 0",
     ], run.stderr
+
+
+def test_a_file_that_goes_while_old_ones_are_looked_for_is_passed_over(tmp_path):
+    (tmp_path / "there").touch()
+
+    assert [*old_ones([tmp_path / "gone", tmp_path / "there"], 0)] == [tmp_path / "there"]

@@ -6,14 +6,13 @@ import hashlib
 import io
 import os
 import threading
-import time
 from datetime import timedelta
 
 import pytest
 from django.db import connection
 from django.utils import timezone
 
-from folkmoot.errors import NotFound, WrongOffset
+from folkmoot.errors import NotFound, Unavailable, WrongOffset
 from folkmoot.server.registry.models import Model
 from folkmoot.server.storage.upload import IncomingFile
 from folkmoot.server.trainings.models import Update
@@ -326,7 +325,7 @@ def test_chunks_of_one_upload_that_come_at_once_count_once(transactional_db, ada
         try:
             services.append(upload, chunk, offset=0)
             counted.append(data)
-        except WrongOffset as refusal:
+        except (WrongOffset, Unavailable) as refusal:
             refusals.append(refusal)
         finally:
             connection.close()
@@ -379,31 +378,37 @@ def test_a_commit_whose_answer_was_not_kept_finds_what_it_has_made(ada, file):
     assert Model.objects.count() == 1
 
 
-def test_of_commits_at_once_one_does_the_work(transactional_db, ada, file):
+def test_of_commits_at_once_one_does_the_work_and_the_others_are_told_to_come_again(transactional_db, ada, file):
     pk = ada.sent(file)
-    together, delivered, answers = threading.Barrier(8), [], []
+    begun, others_are_answered, delivered, answers = threading.Event(), threading.Event(), [], []
 
     def deliver(incoming):
+        begun.set()
+        others_are_answered.wait(timeout=30)
         delivered.append(incoming.sha256)
-        time.sleep(0.2)
         return {"made": len(delivered)}
 
     def commit():
-        upload = Upload.objects.get(pk=pk)
-        together.wait()
         try:
-            answers.append(services.commit(upload, sha256=digest(file), deliver=deliver))
+            answers.append(services.commit(Upload.objects.get(pk=pk), sha256=digest(file), deliver=deliver))
+        except Unavailable as error:
+            answers.append(error.code)
         finally:
             connection.close()
 
-    threads = [threading.Thread(target=commit) for _ in range(8)]
-    for thread in threads:
+    first, *others = [threading.Thread(target=commit) for _ in range(4)]
+    first.start()
+    begun.wait(timeout=30)
+    for thread in others:
         thread.start()
-    for thread in threads:
+    for thread in others:
         thread.join()
+    others_are_answered.set()
+    first.join()
+    commit()
 
     assert delivered == [digest(file)]
-    assert answers == [{"made": 1}] * 8
+    assert answers == ["unavailable"] * 3 + [{"made": 1}] * 2
 
 
 def test_a_commit_with_bytes_missing_is_told_where_to_go_on(ada, file):
@@ -450,6 +455,7 @@ def test_a_committed_upload_takes_no_more_chunks_and_has_no_file(ada, file, stor
     answer = ada.send(upload, len(file), b"")
 
     refused(answer, 409, "wrong_offset")
+    assert "is committed" in answer.json()["detail"]
     assert answer["Upload-Offset"] == str(len(file))
     assert list(storage.partials()) == []
 

@@ -9,10 +9,19 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from folkmoot.client.answers import Busy, json_object
-from folkmoot.errors import Conflict, InvalidInput, NotAllowed, NotFound, Unavailable, WrongOffset
+from folkmoot.errors import (
+    Conflict,
+    DigestMismatch,
+    IncompleteRequest,
+    InvalidInput,
+    NotAllowed,
+    NotFound,
+    Unavailable,
+    WrongOffset,
+)
 from folkmoot.protocol import paths
 
 logger = logging.getLogger("folkmoot.client")
@@ -20,7 +29,10 @@ logger = logging.getLogger("folkmoot.client")
 CHUNK_BYTES = 8 << 20
 SLOWEST_COMMIT = 20e6
 """Bytes a second at which the hub is expected to look through a file, at least."""
-SECONDS_BETWEEN_LINES = 10.0
+LOG_SECONDS = 10.0
+"""How often a long upload says in the log how far it is."""
+TIMES_A_CHUNK = 3
+"""How often a chunk is sent that does not arrive as it was; a line that spoils each one is no line."""
 
 Json = dict[str, Any]
 Call = Callable[..., Any]
@@ -49,8 +61,10 @@ class LargeFile:
 class ChunkedUploads:
     """The uploads of one hub; `call` sends a request and returns the answer's JSON. For several threads."""
 
-    def __init__(self, call: Call) -> None:
+    def __init__(self, call: Call, *, chunk_bytes: int, log_seconds: float) -> None:
         self._call = call
+        self._chunk_bytes = chunk_bytes
+        self._log_seconds = log_seconds
         self._ids: dict[str, str] = {}
 
     def send(self, file: LargeFile, progress: Progress | None) -> Json:
@@ -90,15 +104,27 @@ class ChunkedUploads:
         return upload
 
     def _send_rest(self, file: LargeFile, upload: Json, progress: Progress | None) -> None:
-        report = _reporter(file.size, progress)
+        report = _reporter(file.size, progress, self._log_seconds)
+        chunk_bytes = min(self._chunk_bytes, int(upload.get("max_chunk_bytes", self._chunk_bytes)))
         with file.path.open("rb") as content:
             offset = content.seek(upload["offset"])
-            while chunk := _next_chunk(content, upload):
-                headers = {"Upload-Offset": str(offset), "X-Content-SHA256": hashlib.sha256(chunk).hexdigest()}
-                headers["Content-Type"] = "application/octet-stream"
-                self._call("PATCH", paths.upload(upload["id"]), content=chunk, headers=headers)
+            while chunk := content.read(chunk_bytes):
+                self._send_chunk(upload["id"], chunk, offset)
                 offset += len(chunk)
                 report(offset)
+
+    def _send_chunk(self, upload_id: str, chunk: bytes, offset: int) -> None:
+        headers = {"Upload-Offset": str(offset), "X-Content-SHA256": hashlib.sha256(chunk).hexdigest()}
+        headers["Content-Type"] = "application/octet-stream"
+        for times_left in reversed(range(TIMES_A_CHUNK)):
+            try:
+                self._call("PATCH", paths.upload(upload_id), content=chunk, headers=headers)
+                return
+            except (DigestMismatch, IncompleteRequest) as error:
+                # Nothing of it counts, and the hub waits for it at the same offset.
+                if not times_left:
+                    raise
+                logger.info("%s; sending the chunk again", error)
 
     def _commit(self, file: LargeFile, upload_id: str) -> Json:
         body, timeout = {"sha256": file.sha256}, 60 + file.size / SLOWEST_COMMIT
@@ -124,11 +150,7 @@ class ChunkedUploads:
         return json_object(self._call(method, path, **request), path)
 
 
-def _next_chunk(content: BinaryIO, upload: Json) -> bytes:
-    return content.read(min(CHUNK_BYTES, int(upload.get("max_chunk_bytes", CHUNK_BYTES))))
-
-
-def _reporter(size: int, progress: Progress | None) -> Callable[[int], None]:
+def _reporter(size: int, progress: Progress | None, log_seconds: float) -> Callable[[int], None]:
     """A function that passes on how many bytes the hub has, and logs it now and then."""
     logged_at = time.monotonic()
 
@@ -136,7 +158,7 @@ def _reporter(size: int, progress: Progress | None) -> Callable[[int], None]:
         nonlocal logged_at
         if progress is not None:
             progress(offset, size)
-        if time.monotonic() - logged_at >= SECONDS_BETWEEN_LINES:
+        if time.monotonic() - logged_at >= log_seconds:
             logged_at = time.monotonic()
             logger.info("%.0f of %.0f MB sent", offset / 1e6, size / 1e6)
 

@@ -17,7 +17,7 @@ import httpx2
 
 from folkmoot import errors
 from folkmoot.client.answers import json_object, raise_for_error
-from folkmoot.client.chunks import Progress
+from folkmoot.client.chunks import CHUNK_BYTES, LOG_SECONDS, Progress
 from folkmoot.client.partial import PartialFile
 from folkmoot.client.uploads import CHUNKED_FROM_BYTES, Uploads
 from folkmoot.protocol import paths
@@ -46,8 +46,9 @@ class Hub:
     """The hub at `url`, spoken to with `token`; without one, only registering is possible.
 
     TLS certificates are verified, against the authorities in `ca_file` if it is given, else against the system's.
-    Raises `Unavailable` where trying again may help. Files of `chunked_from` bytes or more go up in chunks: the same
-    call again goes on where the line broke. May be used from several threads.
+    Raises `Unavailable` where trying again may help. Files of `chunked_from` bytes or more go up in chunks of
+    `chunk_bytes`: the same call again goes on where the line broke. The log says every `log_seconds` how far it is. May
+    be used from several threads.
     """
 
     def __init__(
@@ -57,6 +58,8 @@ class Hub:
         *,
         ca_file: str | os.PathLike[str] | None = None,
         chunked_from: int = CHUNKED_FROM_BYTES,
+        chunk_bytes: int = CHUNK_BYTES,
+        log_seconds: float = LOG_SECONDS,
     ) -> None:
         host = _checked_host(url)
         self._http = httpx2.Client(
@@ -68,7 +71,7 @@ class Hub:
             # A proxy of the environment is for the world outside, and cannot reach this machine's loopback.
             trust_env=host not in ("localhost", "127.0.0.1", "::1"),
         )
-        self._uploads = Uploads(self._call, chunked_from=chunked_from)
+        self._uploads = Uploads(self._call, chunked_from=chunked_from, chunk_bytes=chunk_bytes, log_seconds=log_seconds)
 
     def __enter__(self) -> Self:
         return self

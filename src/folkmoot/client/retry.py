@@ -8,14 +8,14 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from folkmoot.client.answers import Busy
-from folkmoot.errors import DigestMismatch, FolkmootError, Internal, Unavailable
+from folkmoot.errors import DigestMismatch, FolkmootError, IncompleteRequest, Internal, Unavailable
 
 logger = logging.getLogger("folkmoot.client")
 
 FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 60.0
 
-INCONCLUSIVE = (Unavailable, Internal, DigestMismatch)
+INCONCLUSIVE = (Unavailable, Internal, DigestMismatch, IncompleteRequest)
 """A fault on the way, or of the server's own: the same request may well succeed later."""
 
 Answer = TypeVar("Answer")

@@ -16,12 +16,12 @@ LONGEST_QUERY = 4000
 
 
 class Uploads:
-    """Sends files with `call`, those of `chunked_from` bytes or more in chunks. For several threads."""
+    """Sends files with `call`, from `chunked_from` bytes on in chunks of `chunk_bytes`. For several threads."""
 
-    def __init__(self, call: Call, *, chunked_from: int) -> None:
+    def __init__(self, call: Call, *, chunked_from: int, chunk_bytes: int, log_seconds: float) -> None:
         self._call = call
         self._chunked_from = chunked_from
-        self._chunked = ChunkedUploads(call)
+        self._chunked = ChunkedUploads(call, chunk_bytes=chunk_bytes, log_seconds=log_seconds)
 
     def send_model(self, path: Path, fields: Json, progress: Progress | None) -> Json:
         if path.stat().st_size >= self._chunked_from:

@@ -60,7 +60,7 @@ def _as_domain_error(error: Exception) -> errors.FolkmootError | None:
         case UnreadablePostError() if _timed_out(error):
             return errors.TooSlow("the request's body did not come in time")
         case UnreadablePostError():
-            return errors.InvalidInput("the request broke off", code="incomplete_request")
+            return errors.IncompleteRequest("the request broke off")
         case RecursionError():
             return errors.InvalidInput("the request is nested too deeply")
     return None

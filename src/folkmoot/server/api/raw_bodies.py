@@ -8,7 +8,7 @@ from django.http.request import UnreadablePostError
 from rest_framework.exceptions import UnsupportedMediaType
 from rest_framework.request import Request
 
-from folkmoot.errors import InvalidInput, TooLarge
+from folkmoot.errors import IncompleteRequest, TooLarge
 from folkmoot.server.faults import fault_point
 from folkmoot.server.storage.upload import CHUNK_BYTES, IncomingFile
 
@@ -42,10 +42,7 @@ def _receive(request: Request, incoming: IncomingFile, announced: int | None, li
         incoming.append(block)
         fault_point("upload.mid_stream")
     if announced is not None and incoming.size != announced:
-        raise InvalidInput(
-            f"{incoming.size:,} bytes came, announced were {announced:,}; the request broke off",
-            code="incomplete_request",
-        )
+        raise IncompleteRequest(f"{incoming.size:,} bytes came, announced were {announced:,}; the request broke off")
 
 
 def _blocks(request: Request, announced: int | None) -> Iterator[bytes]:

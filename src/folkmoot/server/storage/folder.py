@@ -7,7 +7,7 @@ import os
 import time
 import uuid
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from folkmoot.server.faults import fault_point
@@ -63,8 +63,7 @@ class FolderStorage:
 
     def older_than(self, seconds: float) -> set[str]:
         """The digests of all blobs that have been here at least this long."""
-        newest = time.time() - seconds
-        return {blob.name for blob in self.root.glob("??/*") if blob.stat().st_mtime <= newest}
+        return {blob.name for blob in old_ones(self.root.glob("??/*"), seconds)}
 
     def remove_if_old(self, digests: Iterable[str], seconds: float) -> None:
         """Remove these blobs, but none that was adopted again within `seconds`: both sides hold the lock."""
@@ -87,3 +86,12 @@ class FolderStorage:
         with (self.root / "lock").open("w") as file:
             fcntl.flock(file, kind)
             yield
+
+
+def old_ones(paths: Iterable[Path], seconds: float) -> Iterator[Path]:
+    """Those of the files that have not changed for so long; one that goes meanwhile is none of them."""
+    newest = time.time() - seconds
+    for path in paths:
+        with suppress(FileNotFoundError):
+            if path.stat().st_mtime <= newest:
+                yield path

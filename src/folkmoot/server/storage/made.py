@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple, TextIO
 
 from folkmoot.errors import StorageFull
+from folkmoot.server.storage.locks import lock_soon
 from folkmoot.tensors.tensor_file import WrittenFile
 
 Make = Callable[[Path], WrittenFile]
@@ -39,7 +39,10 @@ class MadeFiles:
         self._new_draft = new_draft
 
     def open(self, key: str, make: Make) -> OpenedFile:
-        """The file of that key; where there is none it is made, once, however many ask at the same time."""
+        """The file of that key; where there is none it is made, once, however many ask at the same time.
+
+        Unavailable to who would have to wait long for another to make it.
+        """
         found = self._find(key)
         if found is None:
             with self._lock(key):
@@ -88,9 +91,24 @@ class MadeFiles:
 
     @contextmanager
     def _lock(self, key: str) -> Iterator[None]:
-        # Sixteen files for all keys: one for each could not be removed without a race.
         locks = self._folder / "locks"
         locks.mkdir(parents=True, exist_ok=True)
-        with (locks / key[0]).open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield
+        path = locks / key
+        while True:
+            with path.open("w") as file:
+                lock_soon(file, "This file")
+                if not _is_named(file, path):
+                    continue
+                try:
+                    yield
+                finally:
+                    path.unlink()
+                return
+
+
+def _is_named(file: TextIO, path: Path) -> bool:
+    """Whether it is still the file of that name: who had the lock before may have removed that."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False

@@ -6,7 +6,6 @@ on their file, which the system releases when a process dies.
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from django.utils import timezone
 from folkmoot.errors import InvalidValue, NotFound, TooLarge, TooManyUploads, WrongOffset
 from folkmoot.server.accounts.models import User
 from folkmoot.server.faults import fault_point
+from folkmoot.server.storage.locks import lock_soon
 from folkmoot.server.storage.upload import IncomingFile, write_all
 from folkmoot.server.uploads.models import Upload, UploadQuerySet
 from folkmoot.tensors.replacing import naming_full_disk, sync_directory
@@ -54,7 +54,9 @@ def open_upload(
 
 def check_takes(upload: Upload, *, offset: int, length: int = 0) -> None:
     """See that a chunk of `length` bytes may come next; WrongOffset or TooLarge if not."""
-    if upload.answer is not None or offset != upload.offset:
+    if upload.answer is not None:
+        raise WrongOffset(f"Upload {upload.pk} is committed and takes no more chunks.", offset=upload.offset)
+    if offset != upload.offset:
         raise WrongOffset(f"Upload {upload.pk} goes on at byte {upload.offset}, not {offset}.", offset=upload.offset)
     if offset + length > upload.size:
         raise TooLarge(f"the chunk ends at byte {offset + length:,} of an upload of {upload.size:,} bytes")
@@ -113,13 +115,16 @@ def _check_quota(unfinished: UploadQuerySet, size: int) -> None:
 
 @contextmanager
 def _held(upload: Upload) -> Iterator[FileIO]:
-    """The upload's file, for this caller alone, and its row as it is by then; NotFound if it is gone."""
+    """The upload's file, for this caller alone, and its row as it is by then.
+
+    NotFound if it is gone, Unavailable if another has it.
+    """
     try:
         file = upload.path.open("r+b", buffering=0)
     except FileNotFoundError:
         raise _gone(upload) from None
     with file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        lock_soon(file, f"Upload {upload.pk}")
         try:
             upload.refresh_from_db()
         except Upload.DoesNotExist:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import time
-
 from django.conf import settings
 from django.utils import timezone
 
 from folkmoot.server.outbox.worker import sweep
 from folkmoot.server.storage import get_storage
+from folkmoot.server.storage.folder import old_ones
 from folkmoot.server.uploads.models import Upload
 from folkmoot.server.uploads.services import discard
 
@@ -22,8 +21,7 @@ def remove_expired_uploads() -> None:
 @sweep(every="ORPHAN_GRACE_SECONDS")
 def remove_halves_of_uploads() -> None:
     """Files without an unfinished upload, unless so young that one is being opened; uploads without their file."""
-    newest = time.time() - settings.ORPHAN_GRACE_SECONDS
-    old = {path.name: path for path in get_storage().partials() if path.stat().st_mtime <= newest}
+    old = {path.name: path for path in old_ones(get_storage().partials(), settings.ORPHAN_GRACE_SECONDS)}
     wanted = {pk.hex for pk in Upload.objects.unfinished().values_list("pk", flat=True)}
     for name in old.keys() - wanted:
         old[name].unlink(missing_ok=True)
