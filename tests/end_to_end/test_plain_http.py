@@ -5,6 +5,7 @@ What it is told, over push and over long poll; and what it or others do wrong, a
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import socket
@@ -24,7 +25,7 @@ from torch.nn.utils import parameters_to_vector
 EXAMPLE = Path(__file__).parents[2] / "examples/plain_http"
 sys.path.insert(0, str(EXAMPLE))
 
-from digits import EPOCHS, accuracy, from_bytes, new_model, probabilities, split, to_bytes  # noqa: E402
+from digits import EPOCHS, accuracy, from_bytes, moments, new_model, probabilities, split, to_bytes  # noqa: E402
 from participant import Participant  # noqa: E402
 from rest import Hub, Refused  # noqa: E402
 from run import alone, create_training, new_participant, new_user, run_training  # noqa: E402
@@ -51,8 +52,18 @@ CHAINED = [
     ("MODEL_TEST_ROUND", 4),
     ("TRAINING_FINISHED", None),
 ]
-ONE_ROUND = [TESTED_EACH_ROUND[0], *TESTED_EACH_ROUND[1:3], TESTED_EACH_ROUND[-1]]
-SEQUENCES = {"FedAvg": TESTED_EACH_ROUND, "FedProx": TESTED_EACH_ROUND, "FedDC": CHAINED}
+WITH_MOMENTS = [
+    ("TRAINING_START", None),
+    ("UPDATE_ROUND_START", 0),
+    ("SWAG_ROUND_START", 1),
+    ("MODEL_TEST_ROUND", 1),
+    ("UPDATE_ROUND_START", 1),
+    ("SWAG_ROUND_START", 2),
+    ("MODEL_TEST_ROUND", 2),
+    ("TRAINING_FINISHED", None),
+]
+ONE_ROUND = [*TESTED_EACH_ROUND[:3], TESTED_EACH_ROUND[-1]]
+SEQUENCES = {"FedAvg": TESTED_EACH_ROUND, "FedProx": TESTED_EACH_ROUND, "FedDC": CHAINED, "SWAG": WITH_MOMENTS}
 
 
 def told(participant):
@@ -76,9 +87,9 @@ def downloaded(user, model_id):
 
 @dataclass
 class Run:
-    """A training that was driven to its end."""
+    """A training that was driven to its end: one of the three methods, or FedAvg with SWAG."""
 
-    method: str
+    kind: str
     actor: Hub
     participants: list[Participant]
     training: dict
@@ -95,17 +106,18 @@ def poll(request):
 
 @pytest.fixture(scope="module", params=SEQUENCES)
 def run(request, shared_world, poll):
-    """Each of the three methods, twice over: the training and those who took part in it."""
+    """A training of each kind over push, and one over long poll; and those who took part in it."""
     url = shared_world.server.url
     participants = [new_participant(url, share, poll=poll) for share in SHARES]
     actor, _ = new_user(url, "actor")
-    training_id = create_training(actor, participants, method=request.param, rounds=2)
+    method, uncertainty = ("FedAvg", "SWAG") if request.param == "SWAG" else (request.param, "NONE")
+    training_id = create_training(actor, participants, method=method, rounds=2, uncertainty=uncertainty)
     return Run(request.param, actor, participants, run_training(actor, training_id, participants))
 
 
 def test_every_participant_is_told_exactly_this(run):
     for participant in run.participants:
-        assert told(participant) == SEQUENCES[run.method]
+        assert told(participant) == SEQUENCES[run.kind]
 
 
 def test_every_notification_says_which_training_and_model_it_is_about(run):
@@ -119,7 +131,7 @@ def test_every_notification_says_which_training_and_model_it_is_about(run):
 def test_the_global_model_is_trained_at_the_beginning_and_anothers_while_models_wander(run):
     for participant in run.participants:
         asked = announced(participant, "UPDATE_ROUND_START")
-        if run.method != "FedDC":
+        if run.kind != "FedDC":
             assert asked == [run.model] * 2
             continue
         assert asked[0::2] == [run.model] * 2
@@ -143,7 +155,7 @@ def test_the_training_is_completed_with_all_its_rounds_and_participants(run):
 
 def test_everybodys_metrics_are_kept_of_every_test(run):
     metrics = run.actor.call("GET", f"models/{run.model}/metrics/").json()
-    tests = [step for kind, step in SEQUENCES[run.method] if kind == "MODEL_TEST_ROUND"]
+    tests = [step for kind, step in SEQUENCES[run.kind] if kind == "MODEL_TEST_ROUND"]
     expected = sorted((step, participant.id) for step in tests for participant in run.participants)
     assert sorted((each["step"], each["reporter"]) for each in metrics if each["key"] == "accuracy") == expected
 
@@ -152,6 +164,17 @@ def test_together_they_are_better_than_each_alone(run):
     together = accuracy(probabilities(downloaded(run.actor, run.model), HELD_OUT), HELD_OUT)
     epochs = EPOCHS * len(run.training["rounds"])
     assert together > max(alone(share, HELD_OUT, epochs=epochs) for share in SHARES) + 0.05
+
+
+@pytest.mark.parametrize("run", ["SWAG"], indirect=True)
+def test_moments_are_the_mean_of_everybodys_by_the_number_of_their_digits(run):
+    weights = torch.tensor([len(share) for share in SHARES], dtype=torch.float64)
+    theirs = [moments(downloaded(run.actor, run.model), share) for share in SHARES]
+    for part, of_each in zip(("first_moment", "second_moment"), zip(*theirs, strict=True), strict=True):
+        file = run.actor.call("GET", f"models/{run.model}/", params={"part": part}).content
+        merged = torch.load(io.BytesIO(file), weights_only=True)
+        expected = (weights[:, None] * torch.stack(of_each).double()).sum(0) / weights.sum()
+        assert torch.allclose(merged.double(), expected, atol=1e-5)
 
 
 def test_nothing_of_folkmoot_is_imported_by_the_example():
