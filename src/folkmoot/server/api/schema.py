@@ -195,5 +195,5 @@ class OperationSchema(AutoSchema):
 
 def _who_may(permissions: list[BasePermission]) -> str:
     # The last is the strictest.
-    first, *rest = (type(permissions[-1]).__doc__ or "Whose it is.").split("\n")[0]
-    return f"May: {first.lower()}{''.join(rest)}"
+    who = (type(permissions[-1]).__doc__ or "Whose it is.").split("\n")[0]
+    return f"May: {who[:1].lower()}{who[1:]}"

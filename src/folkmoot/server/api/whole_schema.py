@@ -16,17 +16,19 @@ def complete(result: Schema, generator: Any, request: Any, public: bool) -> Sche
     """Called by drf-spectacular at the end."""
     for kind, components in COMPONENTS.items():
         result["components"].setdefault(kind, {}).update(components)
-    _take_any(result["components"]["schemas"])
+    _take_any(result)
     _link_what_is_made(result["paths"])
     result["paths"] |= {"/healthz": _healthz(), "/readyz": _readyz()}
     return result
 
 
-def _take_any(schemas: Schema) -> None:
-    # A MEAN model fits the schema of a plain one, too: `oneOf` would refuse it.
-    for schema in schemas.values():
-        if "oneOf" in schema:
-            schema["anyOf"] = schema.pop("oneOf")
+def _take_any(part: Any) -> None:
+    # A MEAN model fits the schema of a plain one, too, and a null that of any value: `oneOf` would refuse them.
+    for each in part.values() if isinstance(part, dict) else part:
+        if isinstance(each, dict | list):
+            _take_any(each)
+    if isinstance(part, dict) and isinstance(part.get("oneOf"), list):
+        part["anyOf"] = part.pop("oneOf")
 
 
 def _link_what_is_made(paths: Schema) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from drf_spectacular.utils import extend_schema_serializer
 from rest_framework import serializers
 
 from folkmoot.server.notifications.models import Notification
@@ -19,6 +20,7 @@ class NotificationSerializer(serializers.ModelSerializer):
         fields = ("id", "notification_type", "training_uuid", "body", "created_at")
 
 
+@extend_schema_serializer(many=False)
 class NotificationsSerializer(serializers.Serializer):
     """Messages, oldest first, and what to ask `after` next time."""
 

@@ -27,6 +27,9 @@ def check_endpoint(value: str) -> None:
 class UserSerializer(serializers.ModelSerializer):
     """`email` and `message_endpoint` are empty unless it is you, or you are staff or the actor of a shared training."""
 
+    # As text: where there is none, or it is not shown, it is empty.
+    email = serializers.CharField(read_only=True)
+
     class Meta:
         model = User
         fields = ("id", "username", "first_name", "last_name", "email", "actor", "client", "message_endpoint")
@@ -137,6 +140,7 @@ class PasswordSerializer(CurrentPasswordSerializer):
 class RegisteredUserSerializer(serializers.ModelSerializer):
     """The answer to a registration: the user with a token, which is not shown again."""
 
+    email = serializers.CharField(read_only=True)
     token = serializers.SerializerMethodField()
 
     class Meta:

@@ -18,6 +18,9 @@ from folkmoot.server.api.authentication import BasicAuthentication, TokenAuthent
 from folkmoot.server.api.lists import ListFilter, ListQuery, Page
 from folkmoot.server.trainings.creation import as_uuid
 
+UNFILTERED: dict[str, Any] = {"query_class": None, "pagination_class": None}
+"""For actions whose answer is a list that is always whole."""
+
 
 class ResourceViewSet(CreateModelMixin, GenericViewSet):
     """Detail routes look among all rows: an unknown or malformed id is 404, someone else's object 403.

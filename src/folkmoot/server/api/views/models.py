@@ -51,7 +51,7 @@ from folkmoot.server.api.serializers.models import (
 )
 from folkmoot.server.api.serializers.queries import LocalModelQuery, MetricQuery, ModelQuery
 from folkmoot.server.api.targets import Answer, model_accepted, update_accepted
-from folkmoot.server.api.views.base import ResourceViewSet
+from folkmoot.server.api.views.base import UNFILTERED, ResourceViewSet
 from folkmoot.server.faults import fault_point
 from folkmoot.server.registry import services
 from folkmoot.server.registry.ensembles import create_ensemble
@@ -276,7 +276,7 @@ class ModelViewSet(ResourceViewSet):
         return Response({"detail": "Proprocessing Model Upload Accepted"}, status.HTTP_202_ACCEPTED, headers=headers)
 
     @extend_schema(responses=CheckpointSerializer(many=True))
-    @action(detail=True)
+    @action(detail=True, **UNFILTERED)
     def checkpoints(self, request: Request, pk: str) -> Response:
         """The model after each round, the oldest first, and what went into it."""
         model = self.get_object()

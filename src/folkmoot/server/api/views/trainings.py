@@ -25,7 +25,7 @@ from folkmoot.server.api.serializers.trainings import (
     TrainingSerializer,
     TrainingWithModelSerializer,
 )
-from folkmoot.server.api.views.base import ResourceViewSet
+from folkmoot.server.api.views.base import UNFILTERED, ResourceViewSet
 from folkmoot.server.trainings import lifecycle
 from folkmoot.server.trainings.creation import create_training, find_users
 from folkmoot.server.trainings.local_models import global_models, local_models, newest_local_models
@@ -148,14 +148,14 @@ class TrainingViewSet(mixins.RetrieveModelMixin, mixins.ListModelMixin, Resource
         return Response({"detail": "Users removed from training participants!"})
 
     @extend_schema(responses=ANY_MODEL)
-    @action(detail=True)
+    @action(detail=True, **UNFILTERED)
     def models(self, request: Request, pk: str) -> Response:
         """The global model, and the local ones that are not aggregated yet."""
         training = self.get_object()
         return Response(shown(global_models(training), local_models(training), self.get_serializer_context()))
 
     @extend_schema(responses=ANY_MODEL)
-    @action(detail=True, url_path="models/latest", url_name="models-latest")
+    @action(detail=True, url_path="models/latest", url_name="models-latest", **UNFILTERED)
     def latest_models(self, request: Request, pk: str) -> Response:
         """The global model, and each participant's newest local one."""
         training = self.get_object()
