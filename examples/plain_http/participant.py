@@ -76,7 +76,9 @@ class Participant:
             body = notification["body"]
             match notification["notification_type"]:
                 case "UPDATE_ROUND_START":
-                    self.train(body["global_model_uuid"], body["round"], **body.get("local", {}))
+                    # What the training's creator wrote for the participants, if anything.
+                    proximal_mu = body.get("local", {}).get("proximal_mu", 0)
+                    self.train(body["global_model_uuid"], body["round"], proximal_mu=proximal_mu)
                 case "SWAG_ROUND_START":
                     self.collect_moments(body["global_model_uuid"], body["round"])
                 case "MODEL_TEST_ROUND":

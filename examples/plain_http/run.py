@@ -140,7 +140,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--url", help="the hub's address; by default a hub is started, and stopped in the end")
     parser.add_argument("--method", choices=OPTIONS, default="FedAvg", help="how updates become a model")
     parser.add_argument("--rounds", type=int, default=3, help="how often they do")
-    parser.add_argument("--participants", type=int, default=3, help="how many train")
+    parser.add_argument("--participants", type=int, choices=range(2, 11), default=3, help="how many train")
     parser.add_argument("--poll", action="store_true", help="participants ask for work, in place of being told")
     parser.add_argument("--host", default="127.0.0.1", help="an address of this machine that the hub can reach")
     parser.add_argument("--models", type=int, default=1, help="train so many, and make a MEAN model of them")
