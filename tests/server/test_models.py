@@ -255,6 +255,7 @@ def test_a_file_that_is_no_model_is_refused(upload, storage, data, code):
 
     assert answer.status_code == 400
     assert answer.json()["code"] == code
+    assert answer.json()["detail"].startswith("Invalid model file: ")
     assert not Model.objects.exists()
     assert list(storage.root.glob("??/*")) == []
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from django.conf import settings
 
-from folkmoot.errors import InvalidValue
+from folkmoot.errors import InvalidInput, InvalidValue
 from folkmoot.server.storage import get_storage
 from folkmoot.server.storage.upload import IncomingFile
 from folkmoot.tensors import formats
@@ -71,14 +71,24 @@ class StoredUpdate:
 
 def store_model(incoming: IncomingFile) -> StoredModel:
     """Keep the file as it came, as the template, and its tensors."""
-    kind = formats.recognise(incoming.path)
-    tensors = kind.read(incoming.path, settings.MODEL_FILE_LIMITS)
-    with _canonical(incoming, tensors) as (draft, stored):
+    with _called_a_model():
+        kind = formats.recognise(incoming.path)
+        tensors = kind.read(incoming.path, settings.MODEL_FILE_LIMITS)
+    with _called_a_model(), _canonical(incoming, tensors) as (draft, stored):
         if draft != incoming.path:
             get_storage().adopt(draft, stored.sha256)
         incoming.sync()
         get_storage().adopt(incoming.path, incoming.sha256)
     return StoredModel(kind.NAME, stored, tensors.tied)
+
+
+@contextmanager
+def _called_a_model() -> Iterator[None]:
+    """Begin what is wrong with the file as the seed does, whose clients may look for it."""
+    try:
+        yield
+    except InvalidInput as error:
+        raise type(error)(f"Invalid model file: {error.message}", code=error.code) from error
 
 
 def store_update(incoming: IncomingFile, *, expected: Expected) -> StoredUpdate:
