@@ -177,3 +177,15 @@ def test_a_list_of_ensembles_takes_no_more_queries_than_a_list_of_one(create, as
 
     with django_assert_num_queries(count):
         as_(ada).get(MODELS)
+
+
+def test_an_ensemble_of_many_is_made_in_as_many_queries_as_one_of_two(create, make_model, ada, members):
+    create()  # who calls is noted with the first request of a while
+    with CaptureQueriesContext(connection) as of_two:
+        create()
+    many = [*members, *(str(make_model(ada).pk) for _ in range(10))]
+
+    with CaptureQueriesContext(connection) as of_many:
+        assert create(models=many).status_code == 201
+
+    assert len(of_many) == len(of_two)

@@ -26,7 +26,10 @@ def create_ensemble(
 
     Raises InvalidValue for a model that is not there or is an ensemble itself, NotAllowed for someone else's.
     """
-    models = [_member(owner, pk) for pk in dict.fromkeys(members)]
+    wanted = list(dict.fromkeys(members))
+    # Locked, so that none is removed before it is a member; in one order, so that two requests cannot block each other.
+    found = {model.pk: model for model in Model.objects.select_for_update().filter(pk__in=wanted).order_by("pk")}
+    models = [_checked(owner, pk, found.get(pk)) for pk in wanted]
     ensemble = Model.objects.create(
         owner=owner,
         type=Kind.MEAN,
@@ -39,9 +42,7 @@ def create_ensemble(
     return ensemble
 
 
-def _member(owner: User, pk: UUID) -> Model:
-    # Locked: it may not be removed before it is a member.
-    model = Model.objects.select_for_update().filter(pk=pk).first()
+def _checked(owner: User, pk: UUID, model: Model | None) -> Model:
     if model is None:
         raise InvalidValue(f"Model {pk} not found.", code="not_found")
     if model.owner_id != owner.pk:
