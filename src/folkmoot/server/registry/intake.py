@@ -135,19 +135,10 @@ def _canonical(incoming: IncomingFile, tensors: Tensors) -> Iterator[tuple[Path,
         incoming.sync()
         yield incoming.path, StoredFile(incoming.sha256, incoming.size or 0, checksums.digest())
         return
-    with _draft() as draft:
+    with get_storage().draft() as draft:
         written = write_blocks(draft, Schema.of(tensors), blocks)
         check_not_also_zip(draft)  # the file came as another format, and may be handed out as this one
         yield draft, StoredFile(written.sha256, written.num_bytes, checksums.digest())
-
-
-@contextmanager
-def _draft() -> Iterator[Path]:
-    draft = get_storage().new_incoming()
-    try:
-        yield draft
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def _watched(blocks: Iterable[Block], checksums: BlockChecksums) -> Iterator[Block]:

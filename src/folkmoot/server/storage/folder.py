@@ -36,6 +36,15 @@ class FolderStorage:
         """A path for a file on its way in."""
         return self._incoming / uuid.uuid4().hex
 
+    @contextmanager
+    def draft(self) -> Iterator[Path]:
+        """Such a path, whose file is removed at the end unless it was adopted."""
+        draft = self.new_incoming()
+        try:
+            yield draft
+        finally:
+            draft.unlink(missing_ok=True)
+
     def partial(self, name: str) -> Path:
         """Where the file of an upload in chunks is, or would be."""
         return self._partial / name

@@ -36,7 +36,7 @@ def aggregate(training_id: UUID, number: int) -> None:
     base = current.training.model.latest_checkpoint
     model = checkpoints.schema_of(base)
     travelling = exchange.travelling(current.training, model)
-    with _draft() as draft, _begun_with(base, travelling) as start:
+    with get_storage().draft() as draft, _begun_with(base, travelling) as start:
         tensors = _aggregated(current, start, draft)
         get_storage().adopt(draft, tensors.sha256)
     fault_point("round_full.blob_written")
@@ -62,18 +62,9 @@ def _begun_with(base: Checkpoint, travelling: Schema) -> Iterator[Path]:
     if checkpoints.open_blob(base.sha256).schema == travelling:
         yield get_storage().path(base.sha256)
         return
-    with _draft() as draft:
+    with get_storage().draft() as draft:
         write_tensors(draft, Selected(checkpoints.tensors_of(base), travelling))
         yield draft
-
-
-@contextmanager
-def _draft() -> Iterator[Path]:
-    draft = get_storage().new_incoming()
-    try:
-        yield draft
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def _as_input(update: Update) -> AggregationUpdate:
