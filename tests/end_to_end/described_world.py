@@ -59,7 +59,8 @@ class DescribedWorld:
             "PUT /api/groups/{id}/members/": {"ids": groups, **members},
             "DELETE /api/groups/{id}/members/": {"ids": groups, **members},
             "POST /api/tokens/": name,
-            "DELETE /api/tokens/{id}/": {"ids": tokens},
+            "GET /api/tokens/{id}/": {"ids": tokens},
+            "DELETE /api/tokens/{id}/": {"ids": tokens[::-1]},
         }
 
     def _of_models(self) -> dict[str, Request]:

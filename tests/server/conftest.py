@@ -47,12 +47,14 @@ sys.path.insert(0, str(Path(__file__).parent))  # --import-mode=importlib does n
 
 from django.test import Client  # noqa: E402 - needs the settings
 from django.utils import timezone  # noqa: E402
+from questions import Questions  # noqa: E402
 
 from folkmoot.server.accounts.models import User  # noqa: E402
 from folkmoot.server.accounts.services import create_group, issue_token  # noqa: E402
 from folkmoot.server.outbox.events import handle_next_event  # noqa: E402
 from folkmoot.server.outbox.models import Event, Lane  # noqa: E402
 from folkmoot.server.registry import services  # noqa: E402
+from folkmoot.server.registry.models import Model  # noqa: E402
 from folkmoot.server.storage import get_storage  # noqa: E402
 from folkmoot.server.storage.upload import IncomingFile  # noqa: E402
 from folkmoot.server.trainings import lifecycle  # noqa: E402
@@ -287,3 +289,20 @@ def tensors_file():
 @pytest.fixture
 def caller():
     return Caller
+
+
+@pytest.fixture
+def questions(make_scene, make_user, anonymous, as_):
+    """A training under way, whose actor has handed its model over: what is the owner's is the actor's no more."""
+    scene = make_scene(participants=1)
+    people = {
+        "stranger": make_user(),
+        "participant": scene.participants[0],
+        "actor": scene.actor,
+        "owner": make_user(),
+        "staff": make_user(is_staff=True),
+        "disabled": make_user(is_active=False),
+    }
+    Model.objects.update(owner=people["owner"])
+    callers = {who: as_(user) for who, user in people.items()}
+    return Questions(scene, people, callers | {"anonymous": anonymous})

@@ -7,12 +7,6 @@ from pathlib import Path
 
 import pytest
 from api_routes import all_routes
-from django.db import transaction
-from valid_requests import FILE, MODEL, prepare, request_for
-
-from folkmoot.server.accounts.services import create_group, issue_token
-from folkmoot.server.registry.models import Model
-from folkmoot.server.uploads.services import open_upload
 
 pytestmark = pytest.mark.django_db
 
@@ -68,60 +62,3 @@ def test_a_model_is_listed_to_those_who_may_see_it(questions, who, sees):
     listed = {each["id"] for each in questions.ask("GET /api/models/", who).json()}
 
     assert (str(questions.scene.model_id) in listed) == sees
-
-
-class Questions:
-    """One of everything, and a valid request for each operation, put by whoever asks."""
-
-    def __init__(self, scene, people, callers):
-        self.scene, self._people, self._callers = scene, people, callers
-
-    def verdict(self, operation, who):
-        """`yes`, or the status of the refusal; what was done is undone."""
-        with transaction.atomic():
-            status = self.ask(operation, who).status_code
-            transaction.set_rollback(True)
-        return "yes" if status in (200, 201, 202, 204) else str(status)
-
-    def ask(self, operation, who, *, pk=None):
-        method, path = operation.split(" ")
-        if "<id>" in path:
-            thing = self._thing(path)
-            prepare(operation, thing)
-            path = path.replace("<id>", pk or str(thing.pk))
-        request = request_for(operation, scene=self.scene, owner=self._people["owner"])
-        return self._callers[who].generic(method, path + request.pop("query", ""), **request)
-
-    def _thing(self, path):
-        owner = self._people["owner"]
-        match path.split("/")[2]:
-            case "users":
-                return owner
-            case "tokens":
-                return issue_token(owner)[0]
-            case "groups":
-                group = create_group("hospitals", creator=owner)
-                group.user_set.add(self._people["participant"])
-                return group
-            case "uploads":
-                return open_upload(owner, target="/api/models/", fields=MODEL, size=len(FILE))[0]
-            case "models":
-                return self.scene.training.model
-        return self.scene.training
-
-
-@pytest.fixture
-def questions(make_scene, make_user, anonymous, as_):
-    """A training under way, whose actor has handed its model over: what is the owner's is the actor's no more."""
-    scene = make_scene(participants=1)
-    people = {
-        "stranger": make_user(),
-        "participant": scene.participants[0],
-        "actor": scene.actor,
-        "owner": make_user(),
-        "staff": make_user(is_staff=True),
-        "disabled": make_user(is_active=False),
-    }
-    Model.objects.update(owner=people["owner"])
-    callers = {who: as_(user) for who, user in people.items()}
-    return Questions(scene, people, callers | {"anonymous": anonymous})

@@ -13,8 +13,10 @@ import safetensors.numpy
 from django.test.client import BOUNDARY, MULTIPART_CONTENT, encode_multipart
 
 from folkmoot.protocol.states import RoundState, TrainingState
+from folkmoot.server.registry.intake import StoredFile
 from folkmoot.server.registry.models import Model
 from folkmoot.server.registry.preprocessing import set_preprocessing
+from folkmoot.server.registry.services import add_checkpoint
 from folkmoot.server.storage.upload import IncomingFile
 from folkmoot.server.trainings.models import Round, Training
 from folkmoot.server.uploads import services as uploads
@@ -102,6 +104,8 @@ def _end_training(model):
 
 
 def _await_moments(model):
+    first = model.latest_checkpoint
+    add_checkpoint(model, 1, StoredFile(first.sha256, first.num_bytes, bytes(first.checksums)))
     Model.objects.filter(pk=model.pk).update(round=1)
     Training.objects.filter(model=model).update(state=TrainingState.SWAG_ROUND)
     Round.objects.filter(training__model=model).update(state=RoundState.SWAG)
