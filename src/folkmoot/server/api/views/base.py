@@ -1,4 +1,4 @@
-"""What all viewsets share: who may ask, the object of a detail route, lists, what each action has of its own."""
+"""What all viewsets share: who may ask, what each action has of its own, where things are; objects and lists."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ from typing import Any, ClassVar
 
 from django.db.models import QuerySet
 from rest_framework.authentication import SessionAuthentication
-from rest_framework.mixins import CreateModelMixin
+from rest_framework.mixins import CreateModelMixin, ListModelMixin, RetrieveModelMixin
 from rest_framework.permissions import IsAuthenticated
 from rest_framework.response import Response
-from rest_framework.reverse import reverse
-from rest_framework.viewsets import GenericViewSet
+from rest_framework.viewsets import GenericViewSet, ViewSet
 
 from folkmoot.errors import NotFound
 from folkmoot.server.api.authentication import BasicAuthentication, TokenAuthentication
@@ -22,24 +21,17 @@ UNFILTERED: dict[str, Any] = {"query_class": None, "pagination_class": None}
 """For actions whose answer is a list that is always whole."""
 
 
-class ResourceViewSet(CreateModelMixin, GenericViewSet):
-    """Detail routes look among all rows: an unknown or malformed id is 404, someone else's object 403.
+class BaseViewSet(ViewSet):
+    """Who may ask, and how, unless an action says otherwise; the one base of all viewsets.
 
-    The four `..._of` say, by the name of an action, what that one has in place of the viewset's.
+    The `..._of` say, by the name of an action, what that one has in place of the viewset's.
     """
 
-    thing = "Object"
-    # A dot does not end an id either: whatever stands there is looked for, and said not to be found.
-    lookup_value_regex = "[^/]+"
     authentication_classes: tuple = (TokenAuthentication, BasicAuthentication, SessionAuthentication)
     permission_classes: tuple = (IsAuthenticated,)
     authentication_classes_of: ClassVar[Mapping[str, tuple]] = {}
     parser_classes_of: ClassVar[Mapping[str, tuple]] = {}
     permission_classes_of: ClassVar[Mapping[str, tuple]] = {}
-    serializer_class_of: ClassVar[Mapping[str, type]] = {}
-    pagination_class = Page
-    filter_backends = (ListFilter,)
-    query_class: type[ListQuery] | None = None
 
     def get_authenticators(self) -> list[Any]:
         return [each() for each in self._own(self.authentication_classes_of, self.authentication_classes)]
@@ -49,6 +41,28 @@ class ResourceViewSet(CreateModelMixin, GenericViewSet):
 
     def get_permissions(self) -> list[Any]:
         return [each() for each in self._own(self.permission_classes_of, self.permission_classes)]
+
+    def location_of(self, url_name: str, pk: object) -> dict[str, str]:
+        """The header that says where a thing of this viewset is."""
+        return {"Location": self.reverse_action(url_name, args=[pk])}
+
+    def _own(self, of_action: Mapping[str, Any], default: Any) -> Any:
+        # By the method and not by `self.action`: OPTIONS and the forms of a page look at actions other than the one
+        # that runs, and authenticators are needed before it is known.
+        name = self.action if self.request is None else self.action_map.get(str(self.request.method).lower())
+        return of_action.get(name or "", default)
+
+
+class GenericResourceViewSet(BaseViewSet, GenericViewSet):
+    """Detail routes look among all rows: an unknown or malformed id is 404, someone else's object 403."""
+
+    thing = "Object"
+    # A dot does not end an id either: whatever stands there is looked for, and said not to be found.
+    lookup_value_regex = "[^/]+"
+    serializer_class_of: ClassVar[Mapping[str, type]] = {}
+    pagination_class = Page
+    filter_backends = (ListFilter,)
+    query_class: type[ListQuery] | None = None
 
     def get_serializer_class(self) -> type[Any]:
         return self._own(self.serializer_class_of, self.serializer_class)
@@ -79,14 +93,8 @@ class ResourceViewSet(CreateModelMixin, GenericViewSet):
         return self.get_paginated_response(self.get_serializer(page, many=True).data)
 
     def get_success_headers(self, data: Any) -> dict[str, str]:
-        return {"Location": self.reverse_action("detail", args=[data["id"]])}
+        return self.location_of("detail", data["id"])
 
-    def location_of(self, name: str, pk: object) -> dict[str, str]:
-        """The header that says where a thing is, of whatever viewset."""
-        return {"Location": reverse(name, kwargs={"pk": pk}, request=self.request)}
 
-    def _own(self, of_action: Mapping[str, Any], default: Any) -> Any:
-        # By the method and not by `self.action`: OPTIONS and the forms of a page look at actions other than the one
-        # that runs, and authenticators are needed before it is known.
-        name = self.action if self.request is None else self.action_map.get(str(self.request.method).lower())
-        return of_action.get(name or "", default)
+class ResourceViewSet(CreateModelMixin, ListModelMixin, RetrieveModelMixin, GenericResourceViewSet):
+    """Things that are created, listed and looked at; what else can be done with them is the viewset's own."""

@@ -18,7 +18,7 @@ from folkmoot.server.api.permissions import MayAccessAllGroups, MayAccessGroup, 
 from folkmoot.server.api.schema import ID
 from folkmoot.server.api.serializers.groups import GroupSerializer, GroupWithMembersSerializer, MembersSerializer
 from folkmoot.server.api.serializers.queries import GroupQuery
-from folkmoot.server.api.views.base import ResourceViewSet
+from folkmoot.server.api.views.base import GenericResourceViewSet
 from folkmoot.server.trainings.creation import find_users
 
 MEMBERS_EXAMPLE = OpenApiExample("one user", {"users": [ID]}, request_only=True)
@@ -33,7 +33,7 @@ NAME_EXAMPLE = OpenApiExample("a name", {"name": "hospitals"}, request_only=True
     partial_update=extend_schema(description="Rename the group.", examples=[NAME_EXAMPLE]),
     destroy=extend_schema(description="Remove the group; its members stay users."),
 )
-class GroupViewSet(ResourceViewSet, ModelViewSet):
+class GroupViewSet(GenericResourceViewSet, ModelViewSet):
     """Make groups of users, and say who belongs to them."""
 
     thing = "Group"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
@@ -97,11 +96,6 @@ REFUSED_UPDATES = {
 UPDATE_ANSWERS = REFUSED_UPDATES | dict.fromkeys((200, 201), says("Model Update Accepted", "update_id"))
 
 UPDATING = ("receive_update", "receive_raw_update")
-OWN_PERMISSIONS = {
-    "destroy": OwnsModelOrSteers,
-    "report_metrics": MayReportMetrics,
-    "set_preprocessing": OwnsModel,
-}
 ANY_METADATA = PolymorphicProxySerializer(
     "AnyMetadata", [MetadataSerializer, LocalMetadataSerializer], resource_type_field_name=None
 )
@@ -121,6 +115,13 @@ class ModelViewSet(ResourceViewSet):
         "report_metrics": MetricsSerializer,
     }
     permission_classes = (IsAuthenticated, MaySeeModel)
+    permission_classes_of = {  # noqa: RUF012
+        "destroy": (IsAuthenticated, OwnsModelOrSteers),
+        "report_metrics": (IsAuthenticated, MayReportMetrics),
+        "set_preprocessing": (IsAuthenticated, OwnsModel),
+        # Who may send an update or moments depends on the round, which the lifecycle knows.
+        **dict.fromkeys((*UPDATING, "swag"), (IsAuthenticated,)),
+    }
     parser_classes = (MultiPartParser, FormParser, JSONParser)
 
     def get_queryset(self) -> QuerySet[Model]:
@@ -240,7 +241,7 @@ class ModelViewSet(ResourceViewSet):
         model = self.get_object()
         is_new = submit_moments(model, request.user, **_validated(SwagSerializer, request))
         code = status.HTTP_201_CREATED if is_new else status.HTTP_200_OK
-        headers = self.location_of("model-detail", model.pk)
+        headers = self.location_of("detail", model.pk)
         return Response({"detail": "SWAG Statistic Accepted"}, code, headers=headers)
 
     @extend_schema(
@@ -271,7 +272,7 @@ class ModelViewSet(ResourceViewSet):
         model = self.get_object()
         fields = _validated(PreprocessingSerializer, request)
         set_preprocessing(model, fields["model_preprocessing_file"])
-        headers = self.location_of("model-preprocessing", model.pk)
+        headers = self.location_of("preprocessing", model.pk)
         # As the seed spells it.
         return Response({"detail": "Proprocessing Model Upload Accepted"}, status.HTTP_202_ACCEPTED, headers=headers)
 
@@ -309,7 +310,7 @@ class ModelViewSet(ResourceViewSet):
         model = self.get_object()
         lifecycle.receive_metrics(model, request.user, _validated(MetricsSerializer, request)["metrics"])
         answer = {"detail": "Model Metrics Upload Accepted", "model_id": str(model.pk)}
-        return Response(answer, status.HTTP_201_CREATED, headers=self.location_of("model-metrics", model.pk))
+        return Response(answer, status.HTTP_201_CREATED, headers=self.location_of("metrics", model.pk))
 
     def _submit(self, model: Model | Update, incoming: IncomingFile, fields: dict[str, Any]) -> Response:
         update, is_new = submissions.submit(model, self.request.user, incoming, **fields)
@@ -317,16 +318,8 @@ class ModelViewSet(ResourceViewSet):
         return self._response(update_accepted(update.pk, model, is_new=is_new))
 
     def _response(self, answer: Answer) -> Response:
-        headers = self.location_of("model-detail", answer["model"])
+        headers = self.location_of("detail", answer["model"])
         return Response(answer["body"], answer["status"], headers=headers)
-
-    def get_permissions(self) -> Sequence[Any]:
-        if self.action in OWN_PERMISSIONS:
-            return [IsAuthenticated(), OWN_PERMISSIONS[self.action]()]
-        if self.action in (*UPDATING, "swag"):
-            # Who may send an update or moments depends on the round, which the lifecycle knows.
-            return [IsAuthenticated()]
-        return super().get_permissions()
 
 
 def _validated(serializer_class: type[Any], given: Request | QueryDict) -> dict[str, Any]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.viewsets import ViewSet
 
 from folkmoot.server.api.serializers.notifications import NotificationsSerializer, PollSerializer
+from folkmoot.server.api.views.base import BaseViewSet
 from folkmoot.server.notifications.delivery import waiting_for
 
 
-class NotificationViewSet(ViewSet):
+class NotificationViewSet(BaseViewSet):
     """What participants ask for work."""
 
     @extend_schema(parameters=[PollSerializer], responses=NotificationsSerializer)

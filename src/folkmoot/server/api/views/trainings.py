@@ -6,7 +6,7 @@ from typing import Any
 
 from django.db.models import QuerySet
 from drf_spectacular.utils import OpenApiExample, extend_schema, extend_schema_view
-from rest_framework import mixins, status
+from rest_framework import status
 from rest_framework.decorators import action
 from rest_framework.permissions import IsAuthenticated
 from rest_framework.request import Request
@@ -55,7 +55,7 @@ MAY_STEER = (IsAuthenticated, MaySteer)
     list=extend_schema(description="The trainings that I am the actor of, the newest first."),
     retrieve=extend_schema(description="The training with its rounds: who was asked, who answered, how good it is."),
 )
-class TrainingViewSet(mixins.RetrieveModelMixin, mixins.ListModelMixin, ResourceViewSet):
+class TrainingViewSet(ResourceViewSet):
     """Create trainings, follow them, steer them."""
 
     thing = "Training"
@@ -100,7 +100,7 @@ class TrainingViewSet(mixins.RetrieveModelMixin, mixins.ListModelMixin, Resource
         answer: dict[str, Any] = {"detail": "Training created successfully!", "training_id": str(training.pk)}
         if found := warnings(training.aggregation_method, training.options):
             answer |= {"warnings": found}
-        return Response(answer, status.HTTP_201_CREATED, headers=self.location_of("training-detail", training.pk))
+        return Response(answer, status.HTTP_201_CREATED, headers=self.location_of("detail", training.pk))
 
     @extend_schema(responses={200: says("Training removed!")})
     def destroy(self, request: Request, pk: str) -> Response:
@@ -162,7 +162,7 @@ class TrainingViewSet(mixins.RetrieveModelMixin, mixins.ListModelMixin, Resource
         return Response(shown(global_models(training), newest_local_models(training), self.get_serializer_context()))
 
     def _accepted(self, detail: str, training: Training) -> Response:
-        location = self.location_of("training-detail", training.pk)
+        location = self.location_of("detail", training.pk)
         return Response({"detail": detail}, status.HTTP_202_ACCEPTED, headers=location)
 
     def _users(self) -> list[Any]:

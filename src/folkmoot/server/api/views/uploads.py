@@ -8,7 +8,7 @@ from django.conf import settings
 from django.db.models import QuerySet
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse, extend_schema, extend_schema_view
-from rest_framework import mixins, status
+from rest_framework import status
 from rest_framework.decorators import action
 from rest_framework.permissions import IsAuthenticated
 from rest_framework.request import Request
@@ -25,6 +25,7 @@ from folkmoot.server.api.serializers.uploads import (
 )
 from folkmoot.server.api.targets import find_target
 from folkmoot.server.api.views.base import ResourceViewSet
+from folkmoot.server.api.views.models import ModelViewSet
 from folkmoot.server.faults import fault_point
 from folkmoot.server.uploads import services
 from folkmoot.server.uploads.models import Upload
@@ -61,7 +62,7 @@ DELIVERED = {
 
 
 @extend_schema_view(list=extend_schema(description="My uploads that are not finished."))
-class UploadViewSet(mixins.ListModelMixin, ResourceViewSet):
+class UploadViewSet(ResourceViewSet):
     """Upload a large file in chunks, and go on where it was after the line has broken."""
 
     thing = "Upload"
@@ -92,7 +93,7 @@ class UploadViewSet(mixins.ListModelMixin, ResourceViewSet):
         find_target(wanted["target"]).check(request.user, wanted["fields"], wanted["sha256"])
         upload, is_new = services.open_upload(request.user, **wanted)
         code = status.HTTP_201_CREATED if is_new else status.HTTP_200_OK
-        return Response(UploadSerializer(upload).data, code, headers=self.location_of("upload-detail", upload.pk))
+        return Response(UploadSerializer(upload).data, code, headers=self.location_of("detail", upload.pk))
 
     @extend_schema(parameters=[OFFSET_ANSWERED])
     def retrieve(self, request: Request, pk: str) -> Response:
@@ -145,5 +146,5 @@ class UploadViewSet(mixins.ListModelMixin, ResourceViewSet):
         deliver = partial(find_target(upload.target).deliver, upload)
         answer = services.commit(upload, sha256=body.validated_data["sha256"], deliver=deliver)
         fault_point("upload.before_response")
-        headers = self.location_of("model-detail", answer["model"])
+        headers = ModelViewSet(basename="model", request=request).location_of("detail", answer["model"])
         return Response(answer["body"], answer["status"], headers=headers)

@@ -47,7 +47,7 @@ TOKEN_EXAMPLE = OpenApiExample("a laptop's", {"name": "laptop"}, request_only=Tr
     list=extend_schema(description="All users."),
     retrieve=extend_schema(description="A user."),
 )
-class UserViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, ResourceViewSet):
+class UserViewSet(ResourceViewSet):
     """Register, look users up, and see what one takes part in."""
 
     thing = "User"
@@ -131,7 +131,7 @@ class UserViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, ResourceView
     retrieve=extend_schema(description="A token of mine, without its digits."),
     destroy=extend_schema(description="Revoke a token of mine: it is valid no more."),
 )
-class TokenViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, mixins.DestroyModelMixin, ResourceViewSet):
+class TokenViewSet(mixins.DestroyModelMixin, ResourceViewSet):
     """My tokens: make them, list them, revoke them."""
 
     thing = "Token"
