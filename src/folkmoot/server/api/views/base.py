@@ -96,5 +96,5 @@ class GenericResourceViewSet(BaseViewSet, GenericViewSet):
         return self.location_of("detail", data["id"])
 
 
-class ResourceViewSet(CreateModelMixin, ListModelMixin, RetrieveModelMixin, GenericResourceViewSet):
+class ResourceViewSet(GenericResourceViewSet, CreateModelMixin, ListModelMixin, RetrieveModelMixin):
     """Things that are created, listed and looked at; what else can be done with them is the viewset's own."""
