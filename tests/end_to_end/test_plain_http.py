@@ -407,6 +407,18 @@ def test_whose_endpoint_is_dead_is_missing_and_the_others_go_on(hub, dead_endpoi
         assert types_told(user) == [kind for kind, _ in ONE_ROUND]
 
 
+def test_nobody_waits_until_the_deadline_for_a_dead_endpoint(hub, dead_endpoints):
+    _, dead = new_user(hub.server.url, "client", message_endpoint=dead_endpoints[0])
+    living = [new_participant(hub.server.url, share, poll=False) for share in SHARES[:2]]
+    actor, _ = new_user(hub.server.url, "actor")
+    training_id = create_training(actor, living, method="FedAvg", rounds=1, round_timeout=86_400)
+    actor.call("PUT", f"trainings/{training_id}/clients/", json={"clients": [dead]})
+    training = run_training(actor, training_id, living)
+    assert [told(each) for each in living] == [ONE_ROUND] * 2
+    assert set(training["rounds"][0]["arrived"]) == {each.id for each in living}
+    assert dead in training["participants"]
+
+
 def test_the_command_trains_models_and_their_mean():
     command = [sys.executable, EXAMPLE / "run.py", "--rounds", "1", "--models", "2"]
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout

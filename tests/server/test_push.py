@@ -11,8 +11,9 @@ import pytest
 
 from folkmoot.server.notifications import push
 from folkmoot.server.notifications.models import Push
+from folkmoot.server.notifications.push import PUSH_FAILED
 from folkmoot.server.outbox.events import MAX_ATTEMPTS, handle_next_event
-from folkmoot.server.outbox.models import Lane
+from folkmoot.server.outbox.models import Event, Lane
 
 pytestmark = pytest.mark.django_db
 
@@ -219,6 +220,132 @@ def test_an_endpoint_that_cannot_be_reached_is_tried_again_and_then_left_alone(
     scene.send_update(unreachable)
     go()
     assert scene.state == "C"
+
+
+@pytest.fixture
+def try_all_pushes(go, bring_forward):
+    """Let all pauses between attempts pass."""
+
+    def try_all():
+        go()
+        while Event.objects.unhandled().exists():
+            bring_forward()
+            go()
+
+    return try_all
+
+
+@pytest.fixture
+def with_dead(make_scene, make_user, nobody_there):
+    """A function: a training of two who poll and one whose endpoint is dead."""
+
+    def make(**fields):
+        people = [make_user("ann"), make_user("ben"), make_user("dead", message_endpoint=nobody_there)]
+        return make_scene(participants=people, **fields)
+
+    return make
+
+
+@pytest.mark.parametrize("answered", [0, 1, 2])
+def test_who_cannot_be_reached_counts_as_missing_in_every_step(with_dead, try_all_pushes, answered):
+    scene = with_dead(target_num_updates=2)
+    ann, ben, dead = scene.participants
+    for round in range(2):
+        # Some answer before the dead endpoint is given up, and some after.
+        for user in (ann, ben)[:answered]:
+            scene.send_update(user, round=round)
+        try_all_pushes()
+        for user in (ann, ben)[answered:]:
+            scene.send_update(user, round=round)
+        try_all_pushes()
+        assert scene.round_states[-1] == "TESTING"
+        for user in (ann, ben):
+            scene.report(user, loss=1)
+        try_all_pushes()
+
+    assert scene.state == "C"
+    assert len(scene.shown["participants"]) == 3
+    assert set(pushes(dead).values()) == {Push.UNREACHABLE}
+
+
+def test_who_cannot_be_reached_is_told_of_in_an_event(with_dead, try_all_pushes):
+    scene = with_dead()
+    try_all_pushes()
+
+    told = Event.objects.filter(subject=scene.id, kind=PUSH_FAILED).values_list("payload", flat=True)
+
+    assert [each["type"] for each in told] == ["TRAINING_START", "UPDATE_ROUND_START"]
+    assert {each["recipient"] for each in told} == {str(scene.participants[2].pk)}
+
+
+def test_the_moments_of_who_cannot_be_reached_are_not_awaited(with_dead, try_all_pushes, as_):
+    scene = with_dead(uncertainty_method="SWAG", options={"tests": "never"})
+    try_all_pushes()
+    for user in scene.participants[:2]:
+        scene.send_update(user)
+    try_all_pushes()
+    assert scene.state == "S"
+
+    for user in scene.participants[:2]:
+        as_(user).send("POST", f"/api/models/{scene.model_id}/swag/", {"round": 1, "sample_size": 0})
+
+    assert scene.state == "C"
+
+
+def test_who_cannot_be_reached_but_polls_is_awaited_in_every_step(with_dead, try_all_pushes, work):
+    scene = with_dead()
+    *others, dead = scene.participants
+    try_all_pushes()
+    assert scene.asked_of(dead) == ["UPDATE_ROUND_START"]
+    for user in others:
+        scene.send_update(user)
+    try_all_pushes()
+    assert scene.round_states == ["OPEN"]
+
+    scene.send_update(dead)
+    work()
+    for user in others:
+        scene.report(user, loss=1)
+    # It asks before its endpoint is given up this time.
+    assert scene.asked_of(dead) == ["MODEL_TEST_ROUND"]
+    try_all_pushes()
+    assert scene.round_states == ["TESTING"]
+    scene.report(dead, loss=1)
+    assert scene.state == "C"
+
+
+def test_what_comes_from_who_cannot_be_reached_counts_while_the_round_is_open(with_dead, try_all_pushes):
+    scene = with_dead(options={"tests": "never"})
+    ann, ben, dead = scene.participants
+    try_all_pushes()
+    scene.send_update(ann, w=[0, 0])
+    scene.send_update(dead, w=[6, 6])
+    scene.send_update(ben, w=[0, 0])
+    try_all_pushes()
+
+    assert scene.weights() == [2, 2]
+
+
+def test_where_nobody_can_be_reached_the_round_waits_for_its_deadline(
+    make_scene, make_user, nobody_there, try_all_pushes
+):
+    scene = make_scene(participants=[make_user(message_endpoint=nobody_there)], options={"round_retries": 0})
+    try_all_pushes()
+    assert scene.round_states == ["OPEN"]
+
+    scene.let_deadline_pass()
+
+    assert scene.state == "E"
+
+
+def test_fewer_than_must_suffice_do_not_because_somebody_cannot_be_reached(with_dead, try_all_pushes):
+    scene = with_dead(options={"min_updates": 3})
+    try_all_pushes()
+    for user in scene.participants[:2]:
+        scene.send_update(user)
+    try_all_pushes()
+
+    assert scene.round_states == ["OPEN"]
 
 
 def test_an_endpoint_that_cannot_be_reached_holds_up_nobody_else(make_scene, make_user, nobody_there, listener, go):

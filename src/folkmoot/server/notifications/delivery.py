@@ -79,8 +79,17 @@ def waiting_for(user: User, *, after: int | None) -> tuple[list[Notification], i
     mine = Notification.objects.filter(recipient=user)
     found = mine.open() if after is None or after > last else mine.filter(number__gt=after)
     notifications = list(found.order_by("number")[:1000])
+    _note_polled(notifications)
     newest = notifications[-1].number if len(notifications) == 1000 else last
     return notifications, max([newest, *(notification.number for notification in notifications)])
+
+
+def _note_polled(notifications: Iterable[Notification]) -> None:
+    """Who asks is there, whatever becomes of the pushes to its endpoint."""
+    in_doubt = (Push.PENDING, Push.UNREACHABLE)
+    news = [each.pk for each in notifications if each.push in in_doubt and not each.polled]
+    if news:
+        Notification.objects.filter(pk__in=news).update(polled=True)
 
 
 def _notification(message: Message, user: User) -> Notification:

@@ -26,6 +26,10 @@ class NotificationQuerySet(models.QuerySet["Notification"]):
         """Those that still ask for work."""
         return self.filter(settled=False)
 
+    def lost(self) -> NotificationQuerySet:
+        """Those that their recipient has not got: its endpoint cannot be reached, and it has not asked either."""
+        return self.filter(push=Push.UNREACHABLE, polled=False)
+
     def about(self, training_id: object, type: NotificationType, round: int) -> NotificationQuerySet:  # noqa: A002
         return self.filter(training_id=training_id, type=type, round=round)
 
@@ -43,6 +47,8 @@ class Notification(models.Model):
     created_at = models.DateTimeField(default=timezone.now)
     settled = models.BooleanField(default=False)
     push = models.CharField(max_length=20, choices=Push.choices, default=Push.NONE)
+    # Whether its recipient has asked for it; only noted while its push is pending, or was in vain.
+    polled = models.BooleanField(default=False)
 
     objects = NotificationQuerySet.as_manager()
 

@@ -20,13 +20,17 @@ from folkmoot.server.outbox.models import Event
 logger = logging.getLogger(__name__)
 
 PUSH_REJECTED = "push_rejected"
+PUSH_FAILED = "push_failed"
+_TOLD = {Push.REJECTED: PUSH_REJECTED, Push.UNREACHABLE: PUSH_FAILED}
+"""The events that the training hears of."""
 TIMEOUT = httpx2.Timeout(5, connect=3)
 
 
 def give_up(event: Event) -> None:
     """The endpoint cannot be reached; the recipient may still poll, and counts as missing if it does not."""
     # Newer ones have an event of their own, which tries for itself.
-    _pending(event).filter(number__lte=event.payload["number"]).update(push=Push.UNREACHABLE)
+    for notification in _pending(event).filter(number__lte=event.payload["number"]):
+        _note(notification, Push.UNREACHABLE)
 
 
 @handles(PUSH_DUE, give_up=give_up)
@@ -53,9 +57,9 @@ def _push(notification: Notification) -> None:
 @transaction.atomic
 def _note(notification: Notification, outcome: Push) -> None:
     noted = Notification.objects.filter(pk=notification.pk, push=Push.PENDING).update(push=outcome)
-    if noted and outcome == Push.REJECTED:
+    if noted and outcome in _TOLD:
         facts = {"recipient": str(notification.recipient_id), "type": notification.type, "round": notification.round}
-        record(notification.training_id, PUSH_REJECTED, facts)
+        record(notification.training_id, _TOLD[outcome], facts)
 
 
 def _post(endpoint: str, notification: Notification) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 from uuid import UUID
 
 from django.db import transaction
@@ -12,7 +13,8 @@ from folkmoot.protocol.notifications import NotificationType
 from folkmoot.protocol.states import RoundState
 from folkmoot.server.faults import fault_point
 from folkmoot.server.notifications.delivery import Message, deliver
-from folkmoot.server.notifications.push import PUSH_REJECTED
+from folkmoot.server.notifications.models import Notification
+from folkmoot.server.notifications.push import PUSH_FAILED, PUSH_REJECTED
 from folkmoot.server.outbox.events import handles
 from folkmoot.server.outbox.models import Event
 from folkmoot.server.trainings import lifecycle, rounds, swag
@@ -125,11 +127,34 @@ def mind_rejection(event: Event) -> None:
             return  # the rejection of a round that is over says nothing about the next
         users = training.participants.filter(pk=recipient)
         lifecycle.remove_participants(training, users, reason="its endpoint rejected the round")
-    elif facts["type"] == NotificationType.MODEL_TEST_ROUND:
+    else:
+        _excuse(training, recipient, facts)
+
+
+@handles(PUSH_FAILED)
+def mind_silence(event: Event) -> None:
+    """Whose endpoint cannot be reached, and who does not poll, counts as missing in this step."""
+    facts, recipient = event.payload, UUID(event.payload["recipient"])
+    training = Training.objects.filter(pk=event.subject).first()
+    if training is None:
+        return
+    if facts["type"] == NotificationType.UPDATE_ROUND_START:
+        lifecycle.go_on_if_complete(training.pk, round=facts["round"])
+    elif _never_came(training, recipient, facts):
+        _excuse(training, recipient, facts)
+
+
+def _excuse(training: Training, recipient: UUID, facts: dict[str, Any]) -> None:
+    if facts["type"] == NotificationType.MODEL_TEST_ROUND:
         lifecycle.excuse_from_test(training.pk, recipient, round=facts["round"])
     elif facts["type"] == NotificationType.SWAG_ROUND_START:
         for participant in training.participants.filter(pk=recipient):
             lifecycle.excuse_from_swag(training.pk, participant, round=facts["round"])
+
+
+def _never_came(training: Training, recipient: UUID, facts: dict[str, Any]) -> bool:
+    said = Notification.objects.about(training.pk, facts["type"], facts["round"])
+    return said.lost().filter(recipient=recipient).exists()
 
 
 def _round_start(current: Round, model_id: UUID) -> Message:

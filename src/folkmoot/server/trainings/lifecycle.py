@@ -165,6 +165,16 @@ def excuse_from_swag(training_id: UUID, participant: User, *, round: int) -> Non
 
 
 @transaction.atomic
+def go_on_if_complete(training_id: UUID, *, round: int) -> None:
+    """See whether those whose updates can still be expected in this round have all answered."""
+    training = locked_if_there(pk=training_id)
+    if training is None or not training.is_under_way:
+        return
+    for current in training.rounds.filter(number=round):
+        _fill_if_complete(training, current)
+
+
+@transaction.atomic
 def finish_swag(round: Round, moments: StoredFile) -> bool:
     """Make these the model's moments; returns False, changing nothing, if someone else has done so."""
     training = locked_if_there(pk=round.training_id)
@@ -271,7 +281,11 @@ def _open_round(training: Training, *, number: int) -> None:
 
 
 def _fill_if_complete(training: Training, current: Round) -> None:
-    if current.state == RoundState.OPEN and not current.missing().exists():
+    """Go on once nobody is awaited any more; some may be missing, but fewer than suffice at the deadline never do."""
+    if current.state != RoundState.OPEN or current.awaited().exists():
+        return
+    wanted = training.settings.min_updates or 1
+    if not current.missing().exists() or current.updates.count() >= wanted:
         _fill(training, current)
 
 

@@ -12,8 +12,10 @@ from django.db import models
 from django.db.models import F, Q
 from django.utils import timezone
 
+from folkmoot.protocol.notifications import NotificationType
 from folkmoot.protocol.states import RoundState, TrainingState
 from folkmoot.server.accounts.models import User
+from folkmoot.server.notifications.models import Notification
 from folkmoot.server.registry.models import Model
 from folkmoot.server.trainings.options import Options
 
@@ -136,6 +138,11 @@ class Round(models.Model):
     def missing(self) -> models.QuerySet[User]:
         """Those of the cohort whose update is not in, by name."""
         return self.cohort.exclude(pk__in=self.updates.values("participant")).order_by("username")
+
+    def awaited(self) -> models.QuerySet[User]:
+        """Those of the missing who can know of it: whose endpoint cannot be reached counts only once it polls."""
+        asked = Notification.objects.about(self.training_id, NotificationType.UPDATE_ROUND_START, self.number)
+        return self.missing().exclude(pk__in=asked.filter(attempt=self.attempt).lost().values("recipient"))
 
 
 class UpdateQuerySet(models.QuerySet["Update"]):
