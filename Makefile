@@ -34,7 +34,7 @@ lint: .venv/.installed-dev  ## style, types and the direction of imports
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
 
-bench: .venv/.installed-dev  ## measure, briefly
+bench: .venv/.installed-dev build/bench/flower/installed build/bench/nvflare/installed  ## measure, briefly
 	@set -e; for benchmark in benchmarks/*.py; do echo "== $$benchmark"; $(BIN)/python "$$benchmark" --quick $(ARGS); done
 
 schema: .venv/.installed-dev  ## write docs/openapi.yaml and docs/api.md anew, after the API has changed
@@ -61,6 +61,13 @@ clean:  ## remove what the other targets made
 	@echo "Installing what $(if $(filter demo,$*),the demo needs,tests and checks need) into .venv ..."
 	@$(BIN)/pip install -q -e '.[$*]'
 	@touch $@
+
+# Who is compared with us has an environment of its own, since some of their versions contradict ours. What cannot be
+# installed is no reason to stop: the benchmark's table says why.
+build/bench/%/installed: benchmarks/contenders/%.txt | .venv/.python
+	@echo "Installing what is measured beside Folkmoot into build/bench/$* ..."
+	@mkdir -p build/bench && unset PIP_CONSTRAINT PIP_BUILD_CONSTRAINT && { $(PYTHON) -m venv --clear build/bench/$* && \
+	build/bench/$*/bin/pip install -q --no-deps -r $< && touch $@; } >build/bench/$*.log 2>&1 || echo "That failed; see build/bench/$*.log"
 
 # --clear: what a failed attempt left behind is not built upon.
 .venv/.python:
