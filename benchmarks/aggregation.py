@@ -42,6 +42,9 @@ FULL_ROBUST: Sizes = [(20, 1_000_000)]
 QUICK: Sizes = [(10, 1_000_000), (100, 100_000)]
 QUICK_ROBUST: Sizes = [(20, 100_000)]
 
+# More than one block, so that whatever is compiled is compiled; little enough not to leave memory behind that counts.
+PARAMETERS_TO_WARM_UP, MOST_TO_WARM_UP = 70_000, 50
+
 
 def main() -> None:
     options = parse_arguments()
@@ -79,7 +82,7 @@ def size(text: str) -> tuple[int, int]:
 
 def run(case: Case, options: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-        warm_up = make_files(Path(folder, "small"), case.num_updates, 100)
+        warm_up = make_files(Path(folder, "small"), min(case.num_updates, MOST_TO_WARM_UP), PARAMETERS_TO_WARM_UP)
         files = make_files(Path(folder, "all"), case.num_updates, case.num_parameters)
         print_head(case, files, cold=options.cold)
         turns = {"threads": options.threads, "repeats": options.repeats, "cold": options.cold}

@@ -21,10 +21,12 @@ def print_head(case: Case, files: Files, *, cold: bool) -> None:
 
 
 def whereabouts(files: Files, *, cold: bool) -> str:
+    where = file_system(files.base)
+    if where == "tmpfs":
+        return "files on tmpfs, so in memory" + (" and never cold" if cold else "")
     if cold:
         drop_from_cache(files.updates)
     share = share_in_cache(files.updates)
-    where = file_system(files.base)
     if share is None:
         return f"files on {where}, which does not tell whether they are in the page cache"
     return f"files on {where}, {share:.0%} in the page cache" + (" before each turn" if cold else "")
