@@ -30,6 +30,7 @@ FolkmootError
 ├── Unavailable                     for the moment; try again
 │   ├── TooSlow                         the request's body did not come in time
 │   └── StorageFull                     no space left where models are kept
+├── NotInstalled                    a part that this server does not have
 ├── Internal                        a fault of the server's own
 └── Misconfigured                   a setting, an argument or an environment variable is wrong
 """
@@ -169,6 +170,10 @@ class TooSlow(Unavailable):
 
 class StorageFull(Unavailable):
     code = "storage_full"
+
+
+class NotInstalled(FolkmootError):
+    code = "not_installed"
 
 
 class Internal(FolkmootError):

@@ -78,6 +78,7 @@ class DescribedWorld:
             **{f"GET /api/models/{{id}}/{each}": {"ids": [model]} for each in seen},
             "POST /api/models/": {"body": {**MODEL, "model_file": encoded(self.file)}, "type": "multipart/form-data"},
             "DELETE /api/models/{id}/": {"ids": [self._model(), self._model()]},
+            "POST /api/inference/": {"body": {"model_id": model, "model_input": [[1, 2]]}, "type": "application/json"},
             "POST /api/models/{id}/": {"ids": [model], "body": form},
             "PUT /api/models/{id}/update/": {"ids": [model], **raw},
             "POST /api/models/{id}/metrics/": {"ids": [model], "body": metrics},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from django.db import transaction
-from valid_requests import FILE, MODEL, prepare, request_for
+from valid_requests import FILE, MODEL, is_done, prepare, request_for
 
 from folkmoot.server.accounts.services import create_group, issue_token
 from folkmoot.server.uploads.services import open_upload
@@ -20,7 +20,7 @@ class Questions:
         with transaction.atomic():
             status = self.ask(operation, who).status_code
             transaction.set_rollback(True)
-        return "yes" if status in (200, 201, 202, 204) else str(status)
+        return "yes" if is_done(operation, status) else str(status)
 
     def caller(self, who):
         return self._callers[who]

@@ -59,6 +59,12 @@ def prepare(operation, thing):
     PREPARATIONS.get(operation, lambda thing: None)(thing)
 
 
+def is_done(operation, status):
+    """Whether this is an answer to a valid request."""
+    # Predicting is not there yet, which it says once all else is well.
+    return status in (200, 201, 202, 204) or (operation, status) == ("POST /api/inference/", 501)
+
+
 def _clients(scene, owner):
     return as_json(clients=[])
 
@@ -87,6 +93,7 @@ REQUESTS = {
     "POST /api/models/<id>/metrics/": lambda *_: as_json(metric_names=["loss"], metric_values=[1]),
     "POST /api/models/<id>/preprocessing/": lambda *_: as_form(model_preprocessing_file=preprocessing_file()),
     "POST /api/models/<id>/swag/": lambda *_: as_json(round=1, sample_size=0),
+    "POST /api/inference/": lambda scene, _: as_json(model_id=str(scene.model_id), model_input=[[1, 2]]),
     "POST /api/uploads/": lambda *_: as_json(target="/api/models/", fields=MODEL, size=len(FILE)),
     "PATCH /api/uploads/<id>/": lambda *_: as_bytes(headers={"Upload-Offset": "0", "X-Content-SHA256": DIGEST}),
     "POST /api/uploads/<id>/commit/": lambda *_: as_json(sha256=DIGEST),

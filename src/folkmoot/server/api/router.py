@@ -6,6 +6,7 @@ from rest_framework.permissions import AllowAny
 from rest_framework.routers import APIRootView, DefaultRouter, Route
 
 from folkmoot.server.api.views.groups import GroupViewSet
+from folkmoot.server.api.views.inference import InferenceViewSet
 from folkmoot.server.api.views.models import ModelViewSet
 from folkmoot.server.api.views.notifications import NotificationViewSet
 from folkmoot.server.api.views.trainings import TrainingViewSet
@@ -39,4 +40,5 @@ router.register("tokens", TokenViewSet, basename="token")
 router.register("models", ModelViewSet, basename="model")
 router.register("uploads", UploadViewSet, basename="upload")
 router.register("trainings", TrainingViewSet, basename="training")
+router.register("inference", InferenceViewSet, basename="inference")
 router.register("notifications", NotificationViewSet, basename="notification")

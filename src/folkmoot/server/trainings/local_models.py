@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from uuid import UUID
 
 from django.db.models import QuerySet
 
@@ -14,6 +15,11 @@ from folkmoot.server.registry.models import Checkpoint, Model
 from folkmoot.server.registry.moments import MomentFile
 from folkmoot.server.trainings import exchange
 from folkmoot.server.trainings.models import Training, Update
+
+
+def find_model(pk: UUID) -> Model | Update | None:
+    """The global model with this id, or the local one."""
+    return Model.objects.filter(pk=pk).first() or Update.objects.local_models().filter(pk=pk).first()
 
 
 def local_models(training: Training) -> QuerySet[Update]:
