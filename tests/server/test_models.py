@@ -374,6 +374,13 @@ def test_a_number_that_is_not_finite_is_kept_as_null_and_said_so(metrics, value)
     assert (shown[0]["value_float"], shown[0]["value_binary"], shown[0]["finite"]) == (None, None, False)
 
 
+@pytest.mark.parametrize("kind", ["json", "form", "multipart"])
+def test_a_name_that_comes_twice_is_kept_twice_in_order(metrics, kind):
+    _, shown = metrics(["loss", "note", "loss"], ["0.5", "good", "0.25"], kind=kind)
+
+    assert [(each["key"], each["value_float"]) for each in shown] == [("loss", 0.5), ("note", None), ("loss", 0.25)]
+
+
 def test_what_is_no_number_is_kept_as_its_bytes(metrics):
     _, shown = metrics(["note"], ["good"])
 

@@ -405,6 +405,17 @@ def test_metrics_sent_again_take_the_place_of_the_first(testing, as_):
     assert testing.round_states == ["TESTING"]
 
 
+def test_of_a_metric_that_one_answer_has_twice_the_last_counts_and_both_are_kept(testing, as_):
+    participant = testing.participants[0]
+    body = {"metric_names": ["loss", "loss"], "metric_values": [3, 1]}
+    as_(participant).send("POST", f"/api/models/{testing.model_id}/metrics/", body)
+
+    (tested,) = [each["metrics"]["test"] for each in testing.shown["rounds"]]
+    listed = as_(participant).get(f"/api/models/{testing.model_id}/metrics/?phase=test").json()
+    assert tested == {str(participant.pk): {"loss": 1}}
+    assert [each["value_float"] for each in listed] == [3, 1]
+
+
 def test_the_actors_metrics_do_not_end_a_test(testing):
     testing.report(testing.participants[0], loss=1)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 from uuid import UUID, uuid4
@@ -22,6 +22,9 @@ from folkmoot.server.storage.upload import IncomingFile
 MAX_METRICS = 1000
 MAX_METRIC_NAME = 64
 MAX_METRIC_BYTES = 64 * 1024
+
+Metrics = Sequence[tuple[str, float | bytes]]
+"""Names with their values, as they were reported: one name may come several times."""
 
 
 def upload_model(
@@ -119,7 +122,7 @@ def retire(model: Model) -> None:
     model.save()
 
 
-def checked_metrics(names: Sequence[str], values: Sequence[Any]) -> dict[str, float | bytes]:
+def checked_metrics(names: Sequence[str], values: Sequence[Any]) -> Metrics:
     """Pair names with values: numbers where they are numbers, other text as its bytes."""
     if len(names) != len(values):
         raise InvalidValue("Metric names and values must have the same length")
@@ -128,12 +131,10 @@ def checked_metrics(names: Sequence[str], values: Sequence[Any]) -> dict[str, fl
     too_long = next((name for name in names if len(name) > MAX_METRIC_NAME), None)
     if too_long is not None:
         raise InvalidValue(f"a metric name may have {MAX_METRIC_NAME} characters: {too_long[:80]}")
-    return {name: _metric_value(name, value) for name, value in zip(names, values, strict=True)}
+    return [(name, _metric_value(name, value)) for name, value in zip(names, values, strict=True)]
 
 
-def note_metrics(
-    model: Model, metrics: Mapping[str, float | bytes], *, reporter: User, step: int, phase: Phase = Phase.OTHER
-) -> None:
+def note_metrics(model: Model, metrics: Metrics, *, reporter: User, step: int, phase: Phase = Phase.OTHER) -> None:
     """Write down what was reported; a number that is not finite is kept as no number."""
     Metric.objects.bulk_create(
         Metric(
@@ -146,7 +147,7 @@ def note_metrics(
             step=step,
             phase=phase,
         )
-        for name, value in metrics.items()
+        for name, value in metrics
     )
 
 

@@ -5,7 +5,7 @@ What follows from an event is done by its handler (handlers.py), outside the tra
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any
@@ -25,7 +25,7 @@ from folkmoot.server.outbox.events import record
 from folkmoot.server.registry.intake import StoredFile, StoredUpdate
 from folkmoot.server.registry.models import Metric, Model, Phase
 from folkmoot.server.registry.moments import StoredMoments
-from folkmoot.server.registry.services import add_checkpoint, add_moments, note_metrics
+from folkmoot.server.registry.services import Metrics, add_checkpoint, add_moments, note_metrics
 from folkmoot.server.trainings import admission, daisy_chain
 from folkmoot.server.trainings.models import Participation, Round, SwagStatistic, Training, Update
 from folkmoot.server.trainings.moves import deadline, locked, locked_if_there, move, move_round
@@ -84,7 +84,7 @@ def receive_update(
     round: int,
     stored: StoredUpdate,
     num_examples: int,
-    metrics: Mapping[str, float | bytes],
+    metrics: Metrics,
 ) -> tuple[Update, bool]:
     """Count the update in the open round, and close that if this was the last awaited one.
 
@@ -116,7 +116,7 @@ def receive_update(
 
 
 @transaction.atomic
-def receive_metrics(model: Model, reporter: User, metrics: Mapping[str, float | bytes]) -> None:
+def receive_metrics(model: Model, reporter: User, metrics: Metrics) -> None:
     """Note the metrics; in a test round they are the reporter's answer, and the last answer closes the round."""
     training = locked_if_there(model=model)
     testing = _testing_round(training, cohort=reporter)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from uuid import UUID
 
 from folkmoot.errors import AlreadySubmitted, NotAllowed, NotFound
@@ -10,6 +9,7 @@ from folkmoot.server.accounts.models import User
 from folkmoot.server.faults import fault_point
 from folkmoot.server.registry import intake
 from folkmoot.server.registry.models import Model
+from folkmoot.server.registry.services import Metrics
 from folkmoot.server.storage.upload import IncomingFile
 from folkmoot.server.trainings import admission, lifecycle
 from folkmoot.server.trainings.exchange import expected_update
@@ -29,7 +29,7 @@ def submit(
     *,
     round: int,
     sample_size: int,
-    metrics: Mapping[str, float | bytes],
+    metrics: Metrics,
 ) -> tuple[Update, bool]:
     """Count the update; return it, and whether it is new. Raises what `lifecycle.receive_update` and intake raise."""
     training = _training_of(model, participant)
