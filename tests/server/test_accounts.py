@@ -224,32 +224,38 @@ def test_without_credentials_one_is_asked_for_them(anonymous):
     }
 
 
+NO_TOKEN = "Invalid token."
+NO_PASSWORD = "Invalid username/password."
+NOT_BASIC = "Invalid basic header. Credentials not correctly base64 encoded."
+
+
 @pytest.mark.parametrize(
-    "header",
+    ("header", "sentence"),
     [
-        "Token " + "0" * 40,
-        "Token ",
-        "Token",
-        "Bearer \xff",
-        "Token a b",
-        "Basic",
-        "Basic !!!",
-        "Basic " + base64.b64encode(b"no colon").decode(),
-        "Basic " + base64.b64encode(b"\xff\xfe:\xff").decode(),
-        "Basic " + base64.b64encode(b"ada:").decode(),
-        "Basic " + base64.b64encode(b":").decode(),
-        "Basic " + base64.b64encode(b"ada:wrong").decode(),
-        "Basic " + base64.b64encode(b"nobody:" + PASSWORD.encode()).decode(),
+        ("Token " + "0" * 40, NO_TOKEN),
+        ("Token ", NO_TOKEN),
+        ("Token", NO_TOKEN),
+        ("Bearer \xff", NO_TOKEN),
+        ("Token a b", NO_TOKEN),
+        ("Basic", "Invalid basic header. No credentials provided."),
+        ("Basic a b", "Invalid basic header. Credentials string should not contain spaces."),
+        ("Basic !!!", NOT_BASIC),
+        ("Basic " + base64.b64encode(b"no colon").decode(), NOT_BASIC),
+        ("Basic " + base64.b64encode(b"\xff\xfe:\xff").decode(), NO_PASSWORD),
+        ("Basic " + base64.b64encode(b"ada:").decode(), NO_TOKEN),
+        ("Basic " + base64.b64encode(b":").decode(), NO_TOKEN),
+        ("Basic " + base64.b64encode(b"ada:wrong").decode(), NO_PASSWORD),
+        ("Basic " + base64.b64encode(b"nobody:" + PASSWORD.encode()).decode(), NO_PASSWORD),
     ],
 )
-def test_wrong_credentials_are_told_so(make_user, caller, header):
+def test_wrong_credentials_are_told_so(make_user, caller, header, sentence):
     make_user("ada", password=PASSWORD)
 
     answer = caller(Authorization=header).get(MYSELF)
 
     assert answer.status_code == 401
     assert answer["WWW-Authenticate"] == "Token"
-    assert answer.json()["code"] == "authentication_failed"
+    assert answer.json() == {"detail": sentence, "code": "authentication_failed"}
 
 
 def test_a_user_without_a_password_does_not_sign_in_by_an_empty_one(caller):
