@@ -281,6 +281,23 @@ def test_a_file_that_one_has_is_not_even_made(make_trained, get, made):
     assert made() == []
 
 
+def test_who_wants_no_other_file_is_told_that_it_is_another(make_trained, get, made):
+    scene = make_trained("npz")
+    etag = get(scene, "?as=torch")["ETag"]
+    for each in made():
+        each.unlink()
+
+    other = get(scene, "?as=torch", If_Match='"another"')
+
+    assert (other.status_code, other["ETag"]) == (412, etag)
+    assert other.json() == {
+        "detail": "the file has another ETag than the one that is wanted",
+        "code": "precondition_failed",
+    }
+    assert made() == []
+    assert get(scene, "?as=torch", If_Match=etag).status_code == 200
+
+
 @pytest.mark.parametrize("query", ["", "?as=safetensors", "?as=torch"])
 def test_head_says_what_get_would_say(make_trained, get, query):
     scene = make_trained("npz")

@@ -12,6 +12,7 @@ from folkmoot.server.api.ranges import FileSpan, requested_range
 from folkmoot.server.storage.made import OpenedFile
 
 BLOCK_BYTES = 2**20
+OTHER_ETAG = "the file has another ETag than the one that is wanted"
 
 
 class Download(Protocol):
@@ -27,8 +28,11 @@ class Download(Protocol):
 
 
 def model_response(request: HttpRequest, download: Download) -> HttpResponseBase:
-    """The file, or 304 to who has it already; nothing is read or made for that."""
+    """The file, or 304 to who has it already, or 412 to who wants another one; nothing is read or made for these."""
     response = get_conditional_response(request, etag=download.etag) or _file_response(request, download)
+    if response.status_code == 412:
+        body = {"detail": OTHER_ETAG, "code": "precondition_failed"}
+        response = JsonResponse(body, status=412)
     response["ETag"] = download.etag
     response["Cache-Control"] = "private, no-cache"
     response["Accept-Ranges"] = "bytes"
