@@ -9,10 +9,11 @@ from uuid import UUID
 import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
 
 from folkmoot.protocol.states import TrainingState
-from folkmoot.server.registry.models import Metric, Model
-from folkmoot.server.trainings.models import Participation, Training
+from folkmoot.server.registry.models import Checkpoint, Metric, Model
+from folkmoot.server.trainings.models import Participation, Round, Training, Update
 
 pytestmark = pytest.mark.django_db
 
@@ -292,6 +293,56 @@ def test_local_models_come_behind_the_others_on_pages_too(make_scene, as_):
     assert pages("limit=9&name=other") == ([], 0)
 
 
+def test_the_models_of_a_training_come_in_pages(make_scene, as_):
+    scene = make_scene()
+    for participant in scene.participants:
+        scene.send_update(participant)
+
+    for path in (f"/api/trainings/{scene.id}/models/", f"/api/trainings/{scene.id}/models/latest/"):
+        whole = as_(scene.actor).get(path)
+        first, second = (as_(scene.actor).get(f"{path}?limit=2&offset={offset}") for offset in (0, 2))
+        assert len(whole.json()) == 3
+        assert "X-Total-Count" not in whole.headers
+        assert [*first.json(), *second.json()] == whole.json()
+        assert first["X-Total-Count"] == second["X-Total-Count"] == "3"
+        assert links(first) == {"next": f"http://testserver{path}?limit=2&offset=2"}
+
+
+@pytest.fixture
+def make_history(owner, make_models):
+    """A function: a model with so many rounds, of two participants each, behind it."""
+
+    def make(rounds, participants):
+        (model,) = make_models(1)
+        training = Training.objects.create(actor=owner, model=model, target_num_updates=rounds)
+        times = {"closes_at": timezone.now(), "aggregated_at": timezone.now()}
+        made = Round.objects.bulk_create(Round(training=training, number=each, **times) for each in range(rounds))
+        Update.objects.bulk_create(
+            Update(round=each, participant=user, num_examples=each.number + 1, num_bytes=1)
+            for each in made
+            for user in participants
+        )
+        Checkpoint.objects.bulk_create(
+            Checkpoint(model=model, round=each, sha256="0" * 64, num_bytes=1) for each in range(rounds + 1)
+        )
+        return model, training
+
+    return make
+
+
+def test_a_page_of_checkpoints_is_what_the_whole_list_has_there(make_history, make_user, ask):
+    model, _ = make_history(5, [make_user(), make_user()])
+    path = f"models/{model.pk}/checkpoints/"
+    whole = ask(path)
+
+    pages = [ask(f"{path}?limit=4&offset={offset}") for offset in (0, 4)]
+
+    assert [each["round"] for each in whole.json()] == list(range(6))
+    assert [each for page in pages for each in page.json()] == whole.json()
+    assert [page["X-Total-Count"] for page in pages] == ["6", "6"]
+    assert "X-Total-Count" not in whole.headers
+
+
 # Long lists
 
 
@@ -355,6 +406,23 @@ def test_a_hundred_thousand_metrics_take_as_many_queries_as_few(make_metrics, qu
     assert [len(listed) for listed, _ in many] == [100_000, 1000, 9]
     assert [len(taken) for _, taken in many] == few
     assert max(few) <= 5
+
+
+def test_a_long_training_takes_as_many_queries_as_a_short_one(make_history, make_user, queries):
+    people = [make_user() for _ in range(3)]
+    queries("users/myself/")
+    taken = []
+    for rounds in (20, 600):
+        model, training = make_history(rounds, people)
+        # All of them local models: as in a daisy chain that has never been aggregated.
+        paths = (f"models/{model.pk}/checkpoints/", f"trainings/{training.pk}/models/")
+        answers = [queries(path + query) for path in (*paths, f"{paths[1]}latest/") for query in ("", "?limit=9")]
+        taken.append([len(sql) for _, sql in answers])
+        sizes = [len(listed) for listed, _ in answers]
+        assert sizes == [rounds + 1, 9, 3 * rounds + 1, 9, 4, 4]
+
+    assert taken[0] == taken[1]
+    assert max(taken[0]) <= 8
 
 
 @pytest.mark.parametrize("path", ["models/", "trainings/"])

@@ -7,6 +7,9 @@ from uuid import UUID
 import numpy as np
 import pytest
 import safetensors.numpy
+from valid_requests import incoming, preprocessing_file
+
+from folkmoot.server.registry.preprocessing import set_preprocessing
 
 pytestmark = pytest.mark.django_db
 
@@ -132,9 +135,47 @@ def test_the_latest_models_are_the_global_one_and_the_newest_of_each_participant
     assert ids(answer) == [str(scene.model_id), scene.local]
 
 
-@pytest.mark.parametrize("what", ["checkpoints", "lineage", "metrics"])
+@pytest.mark.parametrize("what", ["checkpoints", "lineage"])
 def test_a_local_model_has_no_history(scene, as_, what):
     answer = as_(scene.actor).get(f"{MODELS}{scene.local}/{what}/")
+
+    sentence = f"Local model {scene.local} has no {what}; ask for that of model {scene.model_id}."
+    assert (answer.status_code, answer.json()["detail"]) == (404, sentence)
+
+
+def test_the_metrics_of_a_local_model_are_those_that_came_with_it(scene, as_):
+    one, other = scene.participants
+    scene.report(one, note=1)
+    scene.send_update(other, metric_names=["loss"], metric_values=[2])
+    local = scene.training.rounds.get().updates.get(participant=other).pk
+
+    (shown,) = as_(other).get(f"{MODELS}{local}/metrics/").json()
+
+    assert (shown["key"], shown["value_float"], shown["reporter"]) == ("loss", 2, str(other.pk))
+    assert as_(scene.actor).get(f"{MODELS}{scene.local}/metrics/").json() == []
+    assert as_(scene.actor).get(f"{MODELS}{local}/metrics/?key=accuracy&limit=1")["X-Total-Count"] == "0"
+
+
+def test_a_local_models_inputs_go_through_what_the_global_ones_go_through(scene, as_):
+    path = f"{MODELS}{scene.local}/preprocessing/"
+    before = as_(scene.actor).get(path)
+    set_preprocessing(scene.training.model, incoming(preprocessing_file()))
+
+    after = as_(scene.actor).get(path)
+
+    sentence = f"Model '{scene.model_id}' has no preprocessing model defined."
+    assert (before.status_code, before.json()["detail"]) == (404, sentence)
+    assert after.getvalue() == preprocessing_file()
+
+
+@pytest.mark.parametrize("what", ["metrics", "preprocessing", "checkpoints", "lineage"])
+def test_nothing_of_a_local_model_is_anothers(scene, as_, what):
+    assert as_(scene.participants[1]).get(f"{MODELS}{scene.local}/{what}/").status_code == 403
+
+
+@pytest.mark.parametrize("what", ["metrics", "preprocessing"])
+def test_nothing_is_added_to_a_local_model(scene, as_, what):
+    answer = as_(scene.participants[0]).send("POST", f"{MODELS}{scene.local}/{what}/", {})
 
     assert (answer.status_code, answer.json()["detail"]) == (404, f"Model {scene.local} not found.")
 

@@ -125,9 +125,9 @@ def _unstart(training):
 
 PREPARATIONS = {
     "DELETE /api/models/<id>/": _end_training,
-    "GET /api/models/<id>/preprocessing/": lambda model: set_preprocessing(model, _incoming(preprocessing_file())),
+    "GET /api/models/<id>/preprocessing/": lambda model: set_preprocessing(model, incoming(preprocessing_file())),
     "POST /api/models/<id>/swag/": _await_moments,
-    "POST /api/uploads/<id>/commit/": lambda upload: uploads.append(upload, _incoming(FILE), offset=0),
+    "POST /api/uploads/<id>/commit/": lambda upload: uploads.append(upload, incoming(FILE), offset=0),
     "POST /api/trainings/<id>/start/": _unstart,
 }
 
@@ -138,7 +138,7 @@ def _named(name, data):
     return file
 
 
-def _incoming(data):
+def incoming(data):
     file = IncomingFile("file")
     file.append(data)
     return file

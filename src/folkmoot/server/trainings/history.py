@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,16 +21,33 @@ class Step:
     made_in: Round | None
 
 
-def history_of(model: Model) -> list[Step]:
-    """All checkpoints, the oldest first, each with its round and the updates that went into it."""
-    made_in = {each.number + 1: each for each in _aggregated_rounds(model)}
-    # Checksums are for those who read the files, and may be large.
-    checkpoints = list(model.checkpoints.defer("checksums").order_by("round"))
-    begun = [Step(first, "upload" if model.parent_round is None else "copy", None) for first in checkpoints[:1]]
-    return begun + [Step(each, "aggregation", made_in.get(each.round)) for each in checkpoints[1:]]
+class History:
+    """All checkpoints, the oldest first, each with its round and the updates that went into it; pages can be cut."""
 
+    def __init__(self, model: Model) -> None:
+        self._model = model
+        # Checksums are for those who read the files, and may be large.
+        self._checkpoints = model.checkpoints.defer("checksums").order_by("round")
 
-def _aggregated_rounds(model: Model) -> list[Round]:
-    updates = Prefetch("updates", Update.objects.defer("checksums"))
-    rounds = Round.objects.filter(training__model=model, aggregated_at__isnull=False)
-    return list(rounds.select_related("training").prefetch_related(updates))
+    def count(self) -> int:
+        return self._checkpoints.count()
+
+    def __iter__(self) -> Iterator[Step]:
+        return iter(self[:])
+
+    def __getitem__(self, page: slice) -> list[Step]:
+        checkpoints = list(self._checkpoints[page])
+        made_in = {each.number + 1: each for each in self._rounds_of(checkpoints)}
+        steps = [Step(each, "aggregation", made_in.get(each.round)) for each in checkpoints]
+        if steps and not page.start:
+            origin: Literal["upload", "copy"] = "upload" if self._model.parent_round is None else "copy"
+            steps[0] = Step(checkpoints[0], origin, None)
+        return steps
+
+    def _rounds_of(self, checkpoints: Sequence[Checkpoint]) -> list[Round]:
+        if not checkpoints:
+            return []
+        updates = Prefetch("updates", Update.objects.defer("checksums"))
+        aggregated = Round.objects.filter(training__model=self._model, aggregated_at__isnull=False)
+        wanted = aggregated.filter(number__range=(checkpoints[0].round - 1, checkpoints[-1].round - 1))
+        return list(wanted.select_related("training").prefetch_related(updates))

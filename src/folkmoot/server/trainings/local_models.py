@@ -5,14 +5,15 @@ from __future__ import annotations
 from typing import Any
 from uuid import UUID
 
-from django.db.models import QuerySet
+from django.db.models import Exists, OuterRef, QuerySet
 
 from folkmoot.errors import NotFound
 from folkmoot.server.registry import downloads
 from folkmoot.server.registry.contents import Contents, contents_of
 from folkmoot.server.registry.downloads import Download
-from folkmoot.server.registry.models import Checkpoint, Model
+from folkmoot.server.registry.models import Checkpoint, Metric, Model, Phase
 from folkmoot.server.registry.moments import MomentFile
+from folkmoot.server.registry.preprocessing import PreprocessingFile, preprocessing_of
 from folkmoot.server.trainings import exchange
 from folkmoot.server.trainings.models import Training, Update
 
@@ -32,9 +33,11 @@ def global_models(training: Training) -> QuerySet[Model]:
     return Model.objects.with_details().filter(training=training)
 
 
-def newest_local_models(training: Training) -> list[Update]:
+def newest_local_models(training: Training) -> QuerySet[Update]:
     """Of each participant the newest."""
-    return list({update.participant_id: update for update in local_models(training)}.values())
+    of_the_same = Update.objects.filter(round__training=training, participant=OuterRef("participant"))
+    newer = of_the_same.filter(round__number__gt=OuterRef("round__number"))
+    return local_models(training).filter(~Exists(newer))
 
 
 def download(model: Model | Update, **wanted: Any) -> Download | MomentFile:
@@ -45,6 +48,26 @@ def download(model: Model | Update, **wanted: Any) -> Download | MomentFile:
 def contents(model: Model | Update) -> Contents:
     """What the model consists of; a local one has what the global one has."""
     return contents_of(model if isinstance(model, Model) else model.base_model)
+
+
+def preprocessing(model: Model | Update) -> PreprocessingFile:
+    """What inputs go through first; a local model shares that of the global one. Raises NotFound if there is none."""
+    return preprocessing_of(model if isinstance(model, Model) else model.base_model)
+
+
+def metrics(model: Model | Update) -> QuerySet[Metric]:
+    """What was reported for the model; for a local one, what its participant has sent along with it."""
+    if isinstance(model, Model):
+        return model.metrics.all()
+    sent = model.base_model.metrics.filter(phase=Phase.TRAIN, step=model.round.number)
+    return sent.filter(reporter=model.participant_id)
+
+
+def as_global(model: Model | Update, what: str) -> Model:
+    """The model, if it is a global one; NotFound says where `what` is, which local ones do not have."""
+    if isinstance(model, Update):
+        raise NotFound(f"Local model {model.pk} has no {what}; ask for that of model {model.base_model.pk}.")
+    return model
 
 
 def _local_download(update: Update, *, round: int | None = None, **wanted: Any) -> Download:

@@ -17,8 +17,8 @@ from folkmoot.server.api.authentication import BasicAuthentication, TokenAuthent
 from folkmoot.server.api.lists import ListFilter, ListQuery, Page
 from folkmoot.server.trainings.creation import as_uuid
 
-UNFILTERED: dict[str, Any] = {"query_class": None, "pagination_class": None}
-"""For actions whose answer is a list that is always whole."""
+UNFILTERED: dict[str, Any] = {"query_class": None}
+"""For actions whose list is shown as it is, whole or a page of it."""
 
 
 class BaseViewSet(ViewSet):

@@ -22,8 +22,7 @@ from rest_framework.permissions import IsAuthenticated
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from folkmoot.server.api.downloads import model_response
-from folkmoot.server.api.lists import Joined
+from folkmoot.server.api.downloads import OTHER_ETAG, model_response
 from folkmoot.server.api.parsers import FormParser, JSONParser, MultiPartParser
 from folkmoot.server.api.permissions import MayReportMetrics, MaySeeModel, OwnsModel, OwnsModelOrSteers
 from folkmoot.server.api.raw_bodies import MEDIA_TYPE, receive_body
@@ -46,19 +45,19 @@ from folkmoot.server.api.serializers.models import (
     SwagSerializer,
     UpdateFieldsSerializer,
     UpdateSerializer,
-    shown,
 )
 from folkmoot.server.api.serializers.queries import LocalModelQuery, MetricQuery, ModelQuery
 from folkmoot.server.api.targets import Answer, model_accepted, update_accepted
 from folkmoot.server.api.views.base import UNFILTERED, ResourceViewSet
+from folkmoot.server.api.views.model_lists import models_listed
 from folkmoot.server.faults import fault_point
 from folkmoot.server.registry import services
 from folkmoot.server.registry.ensembles import create_ensemble
 from folkmoot.server.registry.models import Kind, Model
-from folkmoot.server.registry.preprocessing import preprocessing_of, set_preprocessing
+from folkmoot.server.registry.preprocessing import set_preprocessing
 from folkmoot.server.storage.upload import IncomingFile
 from folkmoot.server.trainings import lifecycle, local_models, submissions
-from folkmoot.server.trainings.history import history_of
+from folkmoot.server.trainings.history import History
 from folkmoot.server.trainings.lineage import lineage_of, models_of
 from folkmoot.server.trainings.models import Update
 from folkmoot.server.trainings.removal import remove_model
@@ -71,6 +70,7 @@ CONDITIONS = [
     OpenApiParameter(name, OpenApiTypes.STR, OpenApiParameter.HEADER, description=meaning)
     for name, meaning in (
         ("If-None-Match", "an ETag: 304 if it is still that of the file"),
+        ("If-Match", "an ETag: 412 if it is no longer that of the file"),
         ("Range", "one range of bytes, such as `bytes=1000-`"),
         ("If-Range", "an ETag: the range if it is still that of the file, else the whole"),
     )
@@ -99,7 +99,7 @@ UPDATING = ("receive_update", "receive_raw_update")
 ANY_METADATA = PolymorphicProxySerializer(
     "AnyMetadata", [MetadataSerializer, LocalMetadataSerializer], resource_type_field_name=None
 )
-LOCAL_TOO = ("retrieve", "metadata", "destroy")
+LOCAL_TOO = ("retrieve", "metadata", "preprocessing", "checkpoints", "lineage", "metrics", "destroy")
 """Actions whose path may have the id of a local model."""
 
 
@@ -142,11 +142,7 @@ class ModelViewSet(ResourceViewSet):
         models = self.filter_queryset(self.get_queryset())
         updates = Update.objects.local_models().visible_to(request.user).order_by("received_at", "pk")
         updates = LocalModelQuery(data=request.query_params.dict()).filtered(updates)
-        page = self.paginate_queryset(Joined(models, updates))
-        if page is None:
-            return Response(shown(models, updates, self.get_serializer_context()))
-        models, updates = ([each for each in page if isinstance(each, kind)] for kind in (Model, Update))
-        return self.get_paginated_response(shown(models, updates, self.get_serializer_context()))
+        return models_listed(self, models, updates)
 
     @extend_schema(
         request={"multipart/form-data": ModelUploadSerializer, "application/json": EnsembleCreationSerializer},
@@ -177,6 +173,7 @@ class ModelViewSet(ResourceViewSet):
             (206, MEDIA_TYPE): bytes,
             304: OpenApiResponse(description="The file is still the one with that ETag."),
             409: refuses(made_of_models=f"Model {ID} is a MEAN model; download its members: {ID}, {ID}"),
+            412: refuses(precondition_failed=OTHER_ETAG),
             416: refuses(range_not_satisfiable="the file has 1,000 bytes, and none of those that were asked for"),
         },
     )
@@ -251,13 +248,14 @@ class ModelViewSet(ResourceViewSet):
             (206, MEDIA_TYPE): bytes,
             304: OpenApiResponse(description="The file is still the one with that ETag."),
             404: refuses(not_found=f"Model '{ID}' has no preprocessing model defined."),
+            412: refuses(precondition_failed=OTHER_ETAG),
             416: refuses(range_not_satisfiable="the file has 1,000 bytes, and none of those that were asked for"),
         },
     )
     @action(detail=True)
     def preprocessing(self, request: Request, pk: str) -> HttpResponseBase:
         """Download the module that inputs go through first."""
-        return model_response(request._request, preprocessing_of(self.get_object()))
+        return model_response(request._request, local_models.preprocessing(self.get_object()))
 
     @extend_schema(
         request={"multipart/form-data": PreprocessingSerializer},
@@ -280,21 +278,25 @@ class ModelViewSet(ResourceViewSet):
     @action(detail=True, **UNFILTERED)
     def checkpoints(self, request: Request, pk: str) -> Response:
         """The model after each round, the oldest first, and what went into it."""
-        model = self.get_object()
+        model = local_models.as_global(self.get_object(), "checkpoints")
+        history = History(model)
+        page = self.paginate_queryset(history)
         context = {"model": model, "request": request}
-        return Response(CheckpointSerializer(history_of(model), many=True, context=context).data)
+        steps = CheckpointSerializer(history if page is None else page, many=True, context=context).data
+        return Response(steps) if page is None else self.get_paginated_response(steps)
 
     @extend_schema(responses=LineageSerializer)
     @action(detail=True)
     def lineage(self, request: Request, pk: str) -> Response:
         """From which models this one was copied, after which of their rounds, and which were copied from it."""
-        return Response(LineageSerializer(lineage_of(self.get_object(), request.user)).data)
+        model = local_models.as_global(self.get_object(), "lineage")
+        return Response(LineageSerializer(lineage_of(model, request.user)).data)
 
     @extend_schema(responses=MetricSerializer(many=True))
     @action(detail=True, serializer_class=MetricSerializer, query_class=MetricQuery)
     def metrics(self, request: Request, pk: str) -> Response:
         """All metrics that were reported for the model, the oldest first."""
-        return self.listed(self.get_object().metrics.all())
+        return self.listed(local_models.metrics(self.get_object()))
 
     @extend_schema(
         request=MetricsSerializer,

@@ -16,7 +16,7 @@ from rest_framework.serializers import Serializer
 from folkmoot.server.api.parsers import AnyJSONParser, MultiPartParser
 from folkmoot.server.api.permissions import IsActor, MaySeeTraining, MaySteer, MaySteerOrLeave
 from folkmoot.server.api.schema import ID, invalid, refuses, says
-from folkmoot.server.api.serializers.models import ANY_MODEL, shown
+from folkmoot.server.api.serializers.models import ANY_MODEL
 from folkmoot.server.api.serializers.queries import TrainingQuery
 from folkmoot.server.api.serializers.trainings import (
     ClientsSerializer,
@@ -26,6 +26,7 @@ from folkmoot.server.api.serializers.trainings import (
     TrainingWithModelSerializer,
 )
 from folkmoot.server.api.views.base import UNFILTERED, ResourceViewSet
+from folkmoot.server.api.views.model_lists import models_listed
 from folkmoot.server.trainings import lifecycle
 from folkmoot.server.trainings.creation import create_training, find_users
 from folkmoot.server.trainings.local_models import global_models, local_models, newest_local_models
@@ -74,7 +75,8 @@ class TrainingViewSet(ResourceViewSet):
     def get_queryset(self) -> QuerySet[Training]:
         if self.action == "list":
             return Training.objects.steered_by(self.request.user)
-        return Training.objects.with_details()
+        # All rounds, with who was asked and who answered, are for who looks at the training itself.
+        return Training.objects.with_details() if self.action == "retrieve" else Training.objects.all()
 
     @extend_schema(
         request={
@@ -152,14 +154,14 @@ class TrainingViewSet(ResourceViewSet):
     def models(self, request: Request, pk: str) -> Response:
         """The global model, and the local ones that are not aggregated yet."""
         training = self.get_object()
-        return Response(shown(global_models(training), local_models(training), self.get_serializer_context()))
+        return models_listed(self, global_models(training), local_models(training))
 
     @extend_schema(responses=ANY_MODEL)
     @action(detail=True, url_path="models/latest", url_name="models-latest", **UNFILTERED)
     def latest_models(self, request: Request, pk: str) -> Response:
         """The global model, and each participant's newest local one."""
         training = self.get_object()
-        return Response(shown(global_models(training), newest_local_models(training), self.get_serializer_context()))
+        return models_listed(self, global_models(training), newest_local_models(training))
 
     def _accepted(self, detail: str, training: Training) -> Response:
         location = self.location_of("detail", training.pk)
