@@ -28,13 +28,14 @@ class Questions:
     def ask(self, operation, who, *, pk=None):
         method, path = operation.split(" ")
         if "<id>" in path:
-            thing = self._thing(path)
+            thing = self.thing_of(path)
             prepare(operation, thing)
             path = path.replace("<id>", pk or str(thing.pk))
         request = request_for(operation, scene=self.scene, owner=self._people["owner"])
         return self._callers[who].generic(method, path + request.pop("query", ""), **request)
 
-    def _thing(self, path):
+    def thing_of(self, path):
+        """One of what the id in the path stands for."""
         owner = self._people["owner"]
         match path.split("/")[2]:
             case "users":

@@ -2,12 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 from rest_framework.negotiation import DefaultContentNegotiation
-from rest_framework.renderers import BaseRenderer, BrowsableAPIRenderer
-from rest_framework.request import Request
+from rest_framework.parsers import BaseParser
+from rest_framework.renderers import BaseRenderer, BrowsableAPIRenderer, JSONRenderer
+from rest_framework.request import Request, override_method
+
+from folkmoot.server.api.parsers import BytesParser, JSONParser
+
+if TYPE_CHECKING:
+    # Which itself asks for the renderers of the settings, these.
+    from rest_framework.views import APIView
+
+
+class _JSONToComplete(JSONRenderer):
+    """Without the nulls: they stand for what nobody has filled in, and few fields take them."""
+
+    def render(self, data: Any, *args: Any, **kwargs: Any) -> bytes:
+        return super().render({name: each for name, each in data.items() if each is not None}, *args, **kwargs)
+
+
+class _OfferedJSONParser(JSONParser):
+    """As a form names it, by its media type even where any other would do, and how its text begins."""
+
+    renderer_class = _JSONToComplete
 
 
 class BrowserPages(BrowsableAPIRenderer):
@@ -15,6 +36,35 @@ class BrowserPages(BrowsableAPIRenderer):
 
     def get_context(self, data: Any, accepted_media_type: str, renderer_context: Any) -> dict[str, Any]:
         return super().get_context(data, accepted_media_type, renderer_context) | {"code_style": ""}
+
+    def get_rendered_html_form(self, data: Any, view: APIView, method: str, request: Request) -> Any:
+        with _offering(view, method, request):
+            return super().get_rendered_html_form(data, view, method, request)
+
+    def get_raw_data_form(self, data: Any, view: APIView, method: str, request: Request) -> Any:
+        with _offering(view, method, request) as offered:
+            return super().get_raw_data_form(data, view, method, request) if offered else None
+
+
+@contextmanager
+def _offering(view: APIView, method: str, request: Request) -> Iterator[bool]:
+    """Show the parsers of this method to the base class, which asks for those of the whole view.
+
+    Yields whether a form can be sent to any of them.
+    """
+    with override_method(view, request, method):
+        offered = [_as_offered(type(parser)) for parser in view.get_parsers()]
+    before = view.parser_classes
+    # JSON first: it is the only one whose text can be begun.
+    view.parser_classes = sorted(offered, key=lambda each: each is not _OfferedJSONParser)
+    try:
+        yield BytesParser not in offered
+    finally:
+        view.parser_classes = before
+
+
+def _as_offered(parser: type[BaseParser]) -> type[BaseParser]:
+    return _OfferedJSONParser if issubclass(parser, JSONParser) else parser
 
 
 class Negotiation(DefaultContentNegotiation):

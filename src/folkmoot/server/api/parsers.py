@@ -80,6 +80,15 @@ class MultiPartParser(parsers.MultiPartParser):
             raise
 
 
+class BytesParser(parsers.BaseParser):
+    """Bytes and no form: the view reads them itself, and they stay where they are until it does."""
+
+    media_type = "application/octet-stream"
+
+    def parse(self, stream: BinaryIO, media_type: str | None = None, parser_context: Any = None) -> dict[str, Any]:
+        return {}
+
+
 class FieldsParser(MultiPartParser):
     """A form as browsers send it where no file is wanted, of a limited size."""
 

@@ -8,6 +8,7 @@ from django.contrib.auth.models import Group
 from rest_framework import serializers
 
 from folkmoot.server.accounts import services
+from folkmoot.server.api.serializers.form_lists import FormListField
 
 
 class GroupSerializer(serializers.ModelSerializer):
@@ -27,7 +28,7 @@ class GroupSerializer(serializers.ModelSerializer):
 class MembersSerializer(serializers.Serializer):
     """Ids of users."""
 
-    users = serializers.ListField(child=serializers.CharField(max_length=100), max_length=100_000)
+    users = FormListField(child=serializers.CharField(max_length=100), max_length=100_000, is_divided=True)
 
 
 class GroupWithMembersSerializer(GroupSerializer):

@@ -16,6 +16,7 @@ from rest_framework.reverse import reverse
 from folkmoot.errors import InvalidValue
 from folkmoot.server.api.lists import RowByRow
 from folkmoot.server.api.serializers.flat import FlatSerializer, missing, whole
+from folkmoot.server.api.serializers.form_lists import FormListField
 from folkmoot.server.registry.models import Kind, Metric, Model
 from folkmoot.server.registry.moments import FIRST, SECOND
 from folkmoot.server.registry.services import MAX_METRIC_BYTES, checked_metrics
@@ -153,8 +154,8 @@ class DescriptionSerializer(FlatSerializer):
 
     name = serializers.CharField(max_length=255, error_messages=missing("name"), validators=[one_line])
     description = serializers.CharField(max_length=10_000, error_messages=missing("description"))
-    input_shape = serializers.ListField(
-        child=DimensionField(allow_null=True), required=False, max_length=MAX_DIMENSIONS
+    input_shape = FormListField(
+        child=DimensionField(allow_null=True), required=False, max_length=MAX_DIMENSIONS, is_divided=True
     )
     round = serializers.IntegerField(default=0, **whole("round", 0, MAX_ROUND))
     type = serializers.ChoiceField(Kind.choices, default=Kind.GLOBAL)
@@ -221,8 +222,8 @@ class MetricValueField(serializers.JSONField):
 class MetricsSerializer(FlatSerializer):
     """Names and values, paired by their places."""
 
-    metric_names = serializers.ListField(child=serializers.CharField(allow_blank=False), default=list)
-    metric_values = serializers.ListField(child=MetricValueField(), default=list)
+    metric_names = FormListField(child=serializers.CharField(allow_blank=False), default=list)
+    metric_values = FormListField(child=MetricValueField(), default=list)
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         names, values = attrs.pop("metric_names"), attrs.pop("metric_values")

@@ -35,6 +35,9 @@ class OptionsSerializer(serializers.Serializer):
     uncertainty = serializers.DictField(required=False)
     daisy_chain_period = serializers.IntegerField(min_value=0, required=False)
 
+    def get_initial(self) -> dict[str, Any]:
+        return {}
+
     def to_internal_value(self, data: Any) -> dict[str, Any]:
         if not isinstance(data, Mapping):
             raise serializers.ValidationError("options must be an object")

@@ -13,6 +13,7 @@ from folkmoot.aggregation import find_strategy, strategies
 from folkmoot.protocol.states import RoundState
 from folkmoot.server.api.lists import RowByRow
 from folkmoot.server.api.parsers import json_field
+from folkmoot.server.api.serializers.form_lists import FormListField
 from folkmoot.server.api.serializers.models import one_line
 from folkmoot.server.api.serializers.options import OptionsSerializer
 from folkmoot.server.registry.models import Metric, Phase
@@ -35,12 +36,14 @@ class StrictSerializer(serializers.Serializer):
 class PlanSerializer(StrictSerializer):
     """What a training is to be, of whatever model; in a form, objects and lists are JSON, and lists may be repeated."""
 
-    target_num_updates = serializers.IntegerField(min_value=1, max_value=10**6, error_messages=MISSING)
+    target_num_updates = serializers.IntegerField(initial=10, min_value=1, max_value=10**6, error_messages=MISSING)
     aggregation_method = serializers.CharField(max_length=50, error_messages=MISSING)
-    metric_names = serializers.ListField(child=serializers.CharField(max_length=64), max_length=1000, default=list)
+    metric_names = FormListField(child=serializers.CharField(max_length=64), max_length=1000, default=list)
     uncertainty_method = serializers.ChoiceField(UNCERTAINTY_METHODS, default="NONE")
-    options = OptionsSerializer(default=dict)
-    clients = serializers.ListField(child=serializers.CharField(max_length=100), max_length=100_000, default=list)
+    options = OptionsSerializer(default=dict, style={"base_template": "textarea.html"})
+    clients = FormListField(
+        child=serializers.CharField(max_length=100), max_length=100_000, default=list, is_divided=True
+    )
 
     def validate_aggregation_method(self, name: str) -> str:
         if name not in strategies():
@@ -54,7 +57,21 @@ class PlanSerializer(StrictSerializer):
         return attrs
 
     def to_internal_value(self, data: Any) -> dict[str, Any]:
-        return super().to_internal_value(_of_form(data) if isinstance(data, QueryDict) else data)
+        return super().to_internal_value(self._of_form(data) if isinstance(data, QueryDict) else data)
+
+    def _of_form(self, form: QueryDict) -> dict[str, Any]:
+        # A browser also sends what was left empty, and the token of its page.
+        filled = [name for name in form if form.getlist(name) != [""] and name != "csrfmiddlewaretoken"]
+        return {name: self._field_of_form(name, form.getlist(name)) for name in filled}
+
+    def _field_of_form(self, name: str, values: list[Any]) -> Any:
+        field = self.fields.get(name)
+        if name == "options":
+            return json_field(name, str(values[-1]))
+        if not isinstance(field, FormListField):
+            return values[-1]
+        is_json = len(values) == 1 and str(values[0]).startswith("[")
+        return json_field(name, str(values[0])) if is_json else field.items(values)
 
 
 class TrainingCreationSerializer(PlanSerializer):
@@ -69,17 +86,6 @@ class TrainingWithModelSerializer(PlanSerializer):
     name = serializers.CharField(max_length=255, error_messages=MISSING, validators=[one_line])
     description = serializers.CharField(max_length=10_000, error_messages=MISSING)
     model_file = serializers.FileField(allow_empty_file=True, error_messages=MISSING)
-
-
-def _of_form(form: QueryDict) -> dict[str, Any]:
-    return {name: _field_of_form(name, form.getlist(name)) for name in form}
-
-
-def _field_of_form(name: str, values: list[Any]) -> Any:
-    is_list = name in ("metric_names", "clients")
-    if name == "options" or (is_list and len(values) == 1 and str(values[0]).startswith("[")):
-        return json_field(name, str(values[-1]))
-    return values if is_list else values[-1]
 
 
 class ClientsSerializer(serializers.Serializer):

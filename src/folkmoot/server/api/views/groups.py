@@ -60,7 +60,7 @@ class GroupViewSet(GenericResourceViewSet, ModelViewSet):
         """Let users belong to the group."""
         group = self.get_object()
         services.add_members(group, self._users())
-        return Response(GroupWithMembersSerializer(group).data)
+        return self._shown(group)
 
     @extend_schema(request=MembersSerializer, responses={200: GroupWithMembersSerializer}, examples=[MEMBERS_EXAMPLE])
     @members.mapping.delete
@@ -68,7 +68,11 @@ class GroupViewSet(GenericResourceViewSet, ModelViewSet):
         """End users' membership, also of those who are no members."""
         group = self.get_object()
         services.remove_members(group, self._users())
-        return Response(GroupWithMembersSerializer(group).data)
+        return self._shown(group)
+
+    def _shown(self, group: Group) -> Response:
+        # Without its serializer: a page would fill the form for members from the group, which has none of its fields.
+        return Response({**GroupWithMembersSerializer(group).data})
 
     def _users(self) -> list[User]:
         wanted = self.get_serializer(data=self.request.data)

@@ -23,7 +23,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from folkmoot.server.api.downloads import OTHER_ETAG, model_response
-from folkmoot.server.api.parsers import FormParser, JSONParser, MultiPartParser
+from folkmoot.server.api.parsers import BytesParser, FormParser, JSONParser, MultiPartParser
 from folkmoot.server.api.permissions import MayReportMetrics, MaySeeModel, OwnsModel, OwnsModelOrSteers
 from folkmoot.server.api.raw_bodies import MEDIA_TYPE, receive_body
 from folkmoot.server.api.schema import ID, invalid, refuses, says
@@ -113,6 +113,8 @@ class ModelViewSet(ResourceViewSet):
         "create": ModelUploadSerializer,
         "receive_update": UpdateSerializer,
         "report_metrics": MetricsSerializer,
+        "set_preprocessing": PreprocessingSerializer,
+        "swag": SwagSerializer,
     }
     permission_classes = (IsAuthenticated, MaySeeModel)
     permission_classes_of = {  # noqa: RUF012
@@ -210,7 +212,9 @@ class ModelViewSet(ResourceViewSet):
         responses=UPDATE_ANSWERS,
         parameters=[UpdateFieldsSerializer, DIGEST_HEADER],
     )
-    @action(detail=True, methods=["put"], url_path="update", url_name="update")
+    @action(
+        detail=True, methods=["put"], url_path="update", url_name="update", name="Update", parser_classes=(BytesParser,)
+    )
     def receive_raw_update(self, request: Request, pk: str) -> Response:
         """Send an update whose body is the file alone; answers as the form does."""
         model = self.get_object()
@@ -232,7 +236,7 @@ class ModelViewSet(ResourceViewSet):
         request={"multipart/form-data": SwagSerializer},
         responses=REFUSED_UPDATES | dict.fromkeys((200, 201), says("SWAG Statistic Accepted")),
     )
-    @action(detail=True, methods=["post"])
+    @action(detail=True, methods=["post"], name="SWAG statistic")
     def swag(self, request: Request, pk: str) -> Response:
         """Send the moments of your parameters in a SWAG round; the same bytes again get the same answer."""
         model = self.get_object()

@@ -14,6 +14,7 @@ from rest_framework.permissions import IsAuthenticated
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from folkmoot.server.api.parsers import BytesParser
 from folkmoot.server.api.permissions import IsUploader
 from folkmoot.server.api.raw_bodies import MEDIA_TYPE, receive_body
 from folkmoot.server.api.schema import ID, refuses
@@ -67,6 +68,8 @@ class UploadViewSet(ResourceViewSet):
 
     thing = "Upload"
     serializer_class = UploadSerializer
+    serializer_class_of = {"create": OpenUploadSerializer, "commit": CommitSerializer}  # noqa: RUF012
+    parser_classes_of = {"partial_update": (BytesParser,)}  # noqa: RUF012
     permission_classes = (IsAuthenticated, IsUploader)
 
     def get_queryset(self) -> QuerySet[Upload]:
