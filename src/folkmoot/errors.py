@@ -27,6 +27,7 @@ FolkmootError
 │   ├── WrongOffset                     an upload goes on at another byte
 │   └── TooManyUploads                  more unfinished uploads than a user may have
 ├── AggregationFailed               the updates of a round cannot be made into a model
+│   └── DamagedUpdate                   one of them is not what it was when it came in
 ├── Unavailable                     for the moment; try again
 │   ├── TooSlow                         the request's body did not come in time
 │   └── StorageFull                     no space left where models are kept
@@ -158,6 +159,16 @@ class TooManyUploads(Conflict):
 
 class AggregationFailed(FolkmootError):
     code = "aggregation_failed"
+
+
+class DamagedUpdate(AggregationFailed):
+    """`update_id` says which one; the others can still be aggregated."""
+
+    code = "damaged_update"
+
+    def __init__(self, message: str, *, update_id: str = "", code: str | None = None) -> None:
+        super().__init__(message, code=code)
+        self.update_id = update_id
 
 
 class Unavailable(FolkmootError):

@@ -29,7 +29,8 @@ def test_an_unknown_strategy_is_answered_with_those_that_there_are():
 
 
 def test_an_unknown_option_is_answered_with_those_that_there_are():
-    with pytest.raises(InvalidValue, match="FedAvg has no option 'lr'; its options are: server_learning_rate"):
+    message = "FedAvg has no option 'lr'; its options are: clip, rules, scores, screen, server_learning_rate"
+    with pytest.raises(InvalidValue, match=message):
         find_strategy("FedAvg", {"lr": 1})
 
 
@@ -76,7 +77,7 @@ def test_a_plugin_comes_through_the_same_door():
         ({}, "Trimmed needs the option 'trim'"),
         ({"trim": 1.5}, "'trim' of Trimmed must be a whole number, not 1.5"),
         ({"trim": 1, "note": 2}, "'note' of Trimmed must be text, not 2"),
-        ({"trim": 1, "more": 2}, "its options are: anything, note, trim"),
+        ({"trim": 1, "more": 2}, "its options are: anything, clip, note, rules, scores, screen, trim"),
     ],
 )
 def test_the_factorys_signature_is_the_schema_of_its_options(options, message):

@@ -1,24 +1,39 @@
 """Many updates become the next model, block by block."""
 
-from folkmoot.aggregation.files import Report, aggregate_files
+from folkmoot.aggregation.files import Report, aggregate_files, layout_of
+from folkmoot.aggregation.finding import find_strategy, strategies
+from folkmoot.aggregation.screening import Scores, Screen
 from folkmoot.aggregation.strategy import (
     Aggregator,
+    Buffer,
+    Cohort,
+    ControlVariate,
+    CoordinatewiseAggregator,
+    Measure,
     ServerOptimizer,
     Source,
     Strategy,
     Update,
-    find_strategy,
-    strategies,
+    Weights,
 )
 
 __all__ = [
     "Aggregator",
+    "Buffer",
+    "Cohort",
+    "ControlVariate",
+    "CoordinatewiseAggregator",
+    "Measure",
     "Report",
+    "Scores",
+    "Screen",
     "ServerOptimizer",
     "Source",
     "Strategy",
     "Update",
+    "Weights",
     "aggregate_files",
     "find_strategy",
+    "layout_of",
     "strategies",
 ]

@@ -1,147 +1,174 @@
-"""The block loop: the same stretch of every update is merged before the next stretch is read.
+"""The pass that merges: the same stretch of every update is read, merged and written before the next one is read.
 
-Memory is a few cache-sized blocks for each thread, however many updates there are. Blocks are independent
-of one another, so that the result does not depend on their size or on who computes which.
+Memory is a few blocks for each thread, however many updates there are. Blocks are independent of one another, so
+that the result does not depend on who computes which, nor when.
 """
 
 from __future__ import annotations
 
-import threading
-from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from folkmoot.aggregation.strategy import Float64s, Source, Strategy, Update
+from folkmoot.aggregation.kernels import Float64s, Kernels
+from folkmoot.aggregation.layout import Block, Piece
+from folkmoot.aggregation.pieces import (
+    Base,
+    DeltaSum,
+    Input,
+    Kept,
+    Largest,
+    Ordered,
+    PieceMerge,
+    WeightedMean,
+    WholeMean,
+)
+from folkmoot.aggregation.rounding import round_to
+from folkmoot.aggregation.rules import Treatment
+from folkmoot.aggregation.sources import Bytes, Reader, Scratch
+from folkmoot.aggregation.strategy import CoordinatewiseAggregator, Strategy
 from folkmoot.errors import AggregationFailed
 from folkmoot.tensors import Schema
-from folkmoot.tensors.schema import BFLOAT16, is_float
+from folkmoot.tensors.checksums import BLOCK_BYTES
+from folkmoot.tensors.schema import is_float
 
-# Two float64 blocks and a raw one stay within the second-level cache of one core.
-BLOCK_ELEMENTS = 1 << 16
+Array = npt.NDArray[Any]
+
+_AT_ONCE = 4
+"""So many updates are added up while the sum is in a processor's registers."""
 
 
 @dataclass(frozen=True)
-class Block:
-    """`count` values of one dtype, from byte `offset` of the file on; they may belong to several tensors."""
+class Plan:
+    """Everything that decides what is made of the updates; `inputs` are in the order of their ids.
 
-    dtype: np.dtype[Any]
-    offset: int
-    count: int
+    With `of_deltas` the aggregate is the base plus the weighted sum of the deltas, else the weighted mean.
+    """
 
-
-def cut(schema: Schema, block_elements: int) -> Iterator[Block]:
-    """Cut a canonical file into blocks, in order; tensors of one dtype lie side by side in it."""
-    offset = len(schema.header())
-    for dtype, specs in groupby(schema, key=lambda spec: spec.numpy_dtype):
-        left = sum(spec.num_elements for spec in specs)
-        while left:
-            count = min(left, block_elements)
-            yield Block(dtype, offset, count)
-            offset += count * dtype.itemsize
-            left -= count
+    strategy: Strategy
+    model: Schema
+    inputs: Sequence[Input]
+    of_deltas: bool
+    base: Reader
+    state: Reader | None = None
 
 
-class BlockLoop:
-    """Computes the blocks of the next model; `updates` are in the order of their ids."""
+@dataclass(frozen=True)
+class Merged:
+    """Values for the model, in its order, and for the state, these with their offsets from the file's start."""
 
-    def __init__(
-        self, strategy: Strategy, schema: Schema, base: Source, updates: Sequence[tuple[Update, Source]]
-    ) -> None:
-        self.strategy = strategy
-        self.schema = schema
-        self.base = base
-        self.updates = updates
-        self._buffers = threading.local()
+    model: Sequence[Array]
+    states: Sequence[tuple[int, Array]]
 
-    def run(self, blocks: Iterable[Block], threads: int) -> Generator[npt.NDArray[Any]]:
-        """Yield the finished blocks in order; `threads` of them are computed while one is being written."""
-        pending: deque[Future[npt.NDArray[Any]]] = deque()
-        with ThreadPoolExecutor(threads, thread_name_prefix="aggregate") as pool:
-            try:
-                for block in blocks:
-                    pending.append(pool.submit(self.compute, block))
-                    if len(pending) > 2 * threads:
-                        yield pending.popleft().result()
-                while pending:
-                    yield pending.popleft().result()
-            finally:
-                pool.shutdown(cancel_futures=True)
 
-    def compute(self, block: Block) -> npt.NDArray[Any]:
-        """Merge one block of all updates and round it to the dtype of the model."""
-        aggregate = self._buffer("aggregate", block)
+class Merging:
+    """Computes the next model and the next state, some blocks at a time; called by several threads at once."""
+
+    def __init__(self, plan: Plan, kernels: Kernels) -> None:
+        self._plan, self._kernels = plan, kernels
+        self._optimizer = plan.strategy.server_optimizer
+        aggregator = plan.strategy.aggregator
+        self._coordinatewise = aggregator if isinstance(aggregator, CoordinatewiseAggregator) else None
+        self._all_weights = sum((each.weight for each in plan.inputs), 0.0)
+        self._scratch = Scratch()
+        self._base = Base(plan.base, self._scratch)
+
+    def __call__(self, blocks: Sequence[Block]) -> list[Merged]:
+        start, stop = blocks[0].start, blocks[-1].start + blocks[-1].size
+        for each in self._plan.inputs:
+            each.reader.prepare(start, stop - start)
         # Overflow is found by looking at the result.
         with np.errstate(all="ignore"):
-            self.strategy.aggregator.aggregate(self._values_of_updates(block), aggregate)
-            self.strategy.server_optimizer.step(aggregate, base=lambda: self._values_of_base(block), state={})
-            rounded = round_to(aggregate, block.dtype)
-        self._check_finite(block, rounded if is_float(block.dtype) else aggregate)
-        return rounded
+            return [self._merge(block) for block in blocks]
 
-    def _check_finite(self, block: Block, values: npt.NDArray[Any]) -> None:
-        finite = np.isfinite(values)
-        if not finite.all():
-            place = block.offset + int(finite.argmin()) * block.dtype.itemsize - len(self.schema.header())
-            name = next(span.spec.name for span in self.schema.spans() if place < span.stop)
-            raise AggregationFailed(f"the aggregate is not finite: {name} holds {values[finite.argmin()]}")
+    def _merge(self, block: Block) -> Merged:
+        merges = self._begun(block)
+        for group in self._read(block):
+            for piece, merge in zip(block.pieces, merges, strict=True):
+                merge.add([(each, _values(raw, piece, block)) for each, raw in group])
+        model: list[Array] = []
+        states: list[tuple[int, Array]] = []
+        for piece, merge in zip(block.pieces, merges, strict=True):
+            self._finish(piece, merge.result(), model, states)
+        return Merged(model, states)
 
-    def _values_of_updates(self, block: Block) -> Iterator[tuple[Update, Float64s]]:
-        values = self._buffer("values", block)
-        for update, source in self.updates:
-            try:
-                self._read(source, block, values)
-            except (OSError, EOFError) as error:
-                raise AggregationFailed(f"update {update.id} cannot be read any more") from error
-            yield update, values
+    def _read(self, block: Block) -> Iterator[list[tuple[Input, Bytes]]]:
+        """The block of every update, verified, some updates at a time."""
+        for start in range(0, len(self._plan.inputs), _AT_ONCE):
+            yield [
+                (each, each.reader.block(block, self._scratch.bytes(f"update {number}", BLOCK_BYTES)))
+                for number, each in enumerate(self._plan.inputs[start : start + _AT_ONCE])
+            ]
 
-    def _values_of_base(self, block: Block) -> Float64s:
-        values = self._buffer("base", block)
-        self._read(self.base, block, values)
-        return values
+    def _begun(self, block: Block) -> list[PieceMerge]:
+        totals = self._scratch.floats("totals", sum(piece.count for piece in block.pieces))
+        totals.fill(0.0)
+        ends = np.cumsum([piece.count for piece in block.pieces]).tolist()
+        return [
+            self._merge_of(piece, totals[end - piece.count : end])
+            for piece, end in zip(block.pieces, ends, strict=True)
+        ]
 
-    def _read(self, source: Source, block: Block, values: Float64s) -> None:
-        raw = self._buffer("raw", block).view(np.uint8)[: block.count * block.dtype.itemsize]
-        source.read_into(block.offset, raw.data)
-        np.copyto(values, raw.view(block.dtype))
+    def _merge_of(self, piece: Piece, total: Float64s) -> PieceMerge:
+        mean = WeightedMean(self._kernels, total, lambda each: each.weight, self._all_weights)
+        match piece.treatment:
+            case Treatment.KEEP:
+                return Kept(piece, self._base)
+            case Treatment.MAX:
+                return Largest(piece)
+            case Treatment.CONTROL:
+                return WeightedMean(self._kernels, total, lambda _: 1.0, float(len(self._plan.inputs)))
+        if self._coordinatewise:
+            return Ordered(self._coordinatewise, self._kernels, piece, self._base, self._scratch, total)
+        if piece.treatment is Treatment.MERGE and self._plan.of_deltas:
+            return DeltaSum(self._kernels, total, piece, self._base)
+        return mean if is_float(piece.dtype) else WholeMean(mean, piece, self._base)
 
-    def _buffer(self, name: str, block: Block) -> Float64s:
-        """A buffer of this thread's own, made once for the largest block."""
-        buffer: Float64s | None = getattr(self._buffers, name, None)
-        if buffer is None or len(buffer) < block.count:
-            buffer = np.empty(block.count)
-            setattr(self._buffers, name, buffer)
-        return buffer[: block.count]
+    def _finish(self, piece: Piece, values: Array, model: list[Array], states: list[tuple[int, Array]]) -> None:
+        """Let the server optimizer take its step, or the control variate its own, and round."""
+        control = self._plan.strategy.control_variate
+        held = self._held(piece)
+        if piece.treatment is Treatment.MERGE:
+            self._optimizer.step(values, base=partial(self._base.floats, piece), state=held)
+        if piece.treatment is Treatment.CONTROL and control is not None:
+            held[control.name] += control.rate * values
+        else:
+            model.append(round_to(values, piece.dtype) if is_float(piece.dtype) else values)
+            self._check_finite(piece, model[-1])
+        for at, each in zip(piece.states, held.values(), strict=True):
+            states.append((at, each.astype(piece.state_dtype)))
+            self._check_finite(piece, states[-1][1])
+
+    def _held(self, piece: Piece) -> dict[str, Float64s]:
+        """What the state holds for the piece; before the first round that is what it begins with."""
+        names = list(self._optimizer.initial_state) if piece.treatment is Treatment.MERGE else []
+        if piece.treatment is Treatment.CONTROL and self._plan.strategy.control_variate is not None:
+            names = [self._plan.strategy.control_variate.name]
+        state = self._plan.state
+        if state is None:
+            return {name: np.full(piece.count, self._optimizer.initial_state.get(name, 0.0)) for name in names}
+        return {name: self._read_state(state, piece, at) for name, at in zip(names, piece.states, strict=True)}
+
+    def _read_state(self, state: Reader, piece: Piece, at: int) -> Float64s:
+        size = piece.count * piece.state_dtype.itemsize
+        raw = state.read(at, size, self._scratch.bytes("state", size))
+        return raw.view(piece.state_dtype).astype(np.float64)
+
+    def _check_finite(self, piece: Piece, values: Array) -> None:
+        if values.dtype.kind in "biu" or np.isfinite(values).all():
+            return
+        first = int(np.isfinite(values).argmin())
+        if piece.treatment is Treatment.CONTROL:
+            raise AggregationFailed(f"the control variate is not finite: it holds {values[first]}")
+        place = piece.model + first * piece.dtype.itemsize - len(self._plan.model.header())
+        name = next(span.spec.name for span in self._plan.model.spans() if place < span.stop)
+        raise AggregationFailed(f"the aggregate is not finite: {name} holds {values[first]}")
 
 
-def round_to(values: Float64s, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
-    """Round to `dtype`, once; integers to nearest, half to even, within their range; not for NaN."""
-    if dtype == BFLOAT16:
-        return _to_float32_odd(values).astype(dtype)
-    if is_float(dtype):
-        return values.astype(dtype)
-    if dtype.kind == "b":
-        return np.rint(values) > 0
-    limits = np.iinfo(dtype)
-    highest = np.float64(limits.max)
-    if int(highest) > limits.max:
-        highest = np.nextafter(highest, 0)
-    return np.clip(np.rint(values), limits.min, highest).astype(dtype)
-
-
-def _to_float32_odd(values: Float64s) -> npt.NDArray[np.float32]:
-    """Round towards zero, with the last bit set if anything was lost: what is rounded from there is rounded once.
-
-    Source: Boldo and Melquiond 2008, "Emulation of FMA and correctly rounded sums", https://doi.org/10.1109/TC.2007.70819
-    """
-    single = values.astype(np.float32)
-    wide = single.astype(np.float64)
-    bits = single.view(np.uint32)
-    bits -= np.abs(wide) > np.abs(values)
-    bits |= wide != values
-    return single
+def _values(raw: Bytes, piece: Piece, block: Block) -> Array:
+    start = piece.update - block.start
+    return raw[start : start + piece.num_bytes].view(piece.dtype)

@@ -1,48 +1,180 @@
-"""Reading stretches of many files at once."""
+"""Reading stretches of many files at once: mapped into memory where they are files, else copied from where they are."""
 
 from __future__ import annotations
 
+import ctypes
+import errno
+import mmap
 import os
 import resource
+import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-_MOST_OPEN = 256
+import numpy as np
+import numpy.typing as npt
+
+from folkmoot.aggregation.layout import Block
+from folkmoot.aggregation.strategy import Source, Update
+from folkmoot.errors import DamagedUpdate, Unavailable
+from folkmoot.tensors.checksums import CHECKSUM_BYTES, checksum
+
+Bytes = npt.NDArray[np.uint8]
+
+_MOST_MAPPED = 1 << 14
+"""How many files one aggregation maps, though Linux would give a process 65,530 maps in all."""
+
+_POPULATE_READ = 22
 
 
-class FileSource:
-    """A file of which many threads read stretches; between two reads it is open only if `keep_open`."""
+class MappedFile:
+    """A file in memory, whose bytes nobody copies. Raises OSError."""
 
-    def __init__(self, path: Path, *, keep_open: bool) -> None:
-        self.path = path
-        self.size = path.stat().st_size
-        self._descriptor = os.open(path, os.O_RDONLY) if keep_open else None
+    def __init__(self, path: Path) -> None:
+        with path.open("rb") as file:
+            self.size = os.fstat(file.fileno()).st_size
+            self._map = mmap.mmap(file.fileno(), self.size, access=mmap.ACCESS_READ) if self.size else b""
+        self.bytes: Bytes = np.frombuffer(self._map, np.uint8)
+        self._address = self.bytes.ctypes.data
+
+    def populate(self, start: int, size: int) -> None:
+        """Have the stretch read; raises OSError for what would otherwise end the process when it is looked at."""
+        first = start // mmap.PAGESIZE * mmap.PAGESIZE
+        if _madvise(self._address + first, start + size - first, _POPULATE_READ):
+            number = ctypes.get_errno()
+            if number != errno.EINVAL:  # a kernel older than 5.14
+                raise OSError(number, os.strerror(number))
 
     def read_into(self, offset: int, buffer: memoryview) -> None:
         """Fill `buffer`; raises EOFError where the file ends before."""
-        if self._descriptor is not None:
-            _read_fully(self._descriptor, offset, buffer)
-            return
+        if offset + len(buffer) > self.size:
+            raise EOFError
+        self.populate(offset, len(buffer))
+        buffer[:] = self.bytes[offset : offset + len(buffer)].data
+
+
+class FileSource:
+    """A file that is open only while it is read."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.size = path.stat().st_size
+
+    def read_into(self, offset: int, buffer: memoryview) -> None:
+        """Fill `buffer`; raises EOFError where the file ends before."""
         descriptor = os.open(self.path, os.O_RDONLY)
         try:
-            _read_fully(descriptor, offset, buffer)
+            while buffer:
+                count = os.preadv(descriptor, [buffer], offset)
+                if not count:
+                    raise EOFError
+                buffer, offset = buffer[count:], offset + count
         finally:
             os.close(descriptor)
 
-    def close(self) -> None:
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
+
+class Scratch:
+    """Buffers of a thread's own, each made once for the largest use of it."""
+
+    def __init__(self) -> None:
+        self._of_thread = threading.local()
+
+    def bytes(self, name: str, size: int) -> Bytes:
+        """A buffer of so many bytes; what it holds is undefined."""
+        held: dict[str, Bytes] = self._of_thread.__dict__.setdefault("buffers", {})
+        if name not in held or len(held[name]) < size:
+            held[name] = np.empty(size, np.uint8)
+        return held[name][:size]
+
+    def floats(self, name: str, count: int) -> npt.NDArray[np.float64]:
+        return self.bytes(name, 8 * count).view(np.float64)
 
 
-def most_open_files() -> int:
-    """How many files one aggregation may keep open: a quarter of what the process may, at most 256."""
+class Reader:
+    """Reads an update, or a model that updates began with, and verifies what has checksums.
+
+    Raises DamagedUpdate where the bytes are not those that came, and Unavailable where they cannot be had now.
+    """
+
+    def __init__(self, what: str, source: Source, *, update_id: str = "", checksums: bytes = b"") -> None:
+        self.size = source.size
+        self._what = what
+        self._source = source
+        self._mapped = source if isinstance(source, MappedFile) else None
+        self._id, self._checksums = update_id, checksums
+
+    @classmethod
+    def of(cls, update: Update, number: int) -> Reader:
+        """Open the `number`-th of the updates."""
+        what = f"update {update.id}"
+        try:
+            source = opened(update.path, what, number)
+        except FileNotFoundError as error:
+            raise DamagedUpdate(f"{what} is damaged: its file is gone", update_id=update.id) from error
+        return cls(what, source, update_id=update.id, checksums=update.checksums)
+
+    def prepare(self, first: int, size: int) -> None:
+        """Have the stretch read, where that makes looking at it faster."""
+        if self._mapped is not None:
+            mapped = self._mapped
+            self._naming(lambda: mapped.populate(first, size))
+
+    def block(self, block: Block, scratch: Bytes) -> Bytes:
+        """The block's bytes, verified; in `scratch` where they are nowhere else."""
+        data = self.read(block.start, block.size, scratch)
+        if self._checksums and checksum(data.data) != self._checksum(block):
+            raise self._damaged(f"its block {block.number} is not what it was when it came in")
+        return data
+
+    def read(self, offset: int, size: int, scratch: Bytes) -> Bytes:
+        """Bytes from anywhere; in `scratch` where they are nowhere else."""
+        if self._mapped is not None:
+            return self._mapped.bytes[offset : offset + size]
+        piece = scratch[:size]
+        self._naming(lambda: self._source.read_into(offset, piece.data))
+        return piece
+
+    def copy(self, offset: int, size: int) -> bytes:
+        """Bytes from anywhere, for good."""
+        buffer = bytearray(size)
+        self._naming(lambda: self._source.read_into(offset, memoryview(buffer)))
+        return bytes(buffer)
+
+    def _checksum(self, block: Block) -> bytes:
+        return self._checksums[block.number * CHECKSUM_BYTES : (block.number + 1) * CHECKSUM_BYTES]
+
+    def _naming(self, read: Callable[[], Any]) -> None:
+        try:
+            read()
+        except EOFError as error:
+            raise self._damaged("it ends too early") from error
+        except OSError as error:
+            raise Unavailable(f"{self._what} cannot be read: {error.strerror}") from error
+
+    def _damaged(self, why: str) -> DamagedUpdate:
+        return DamagedUpdate(f"{self._what} is damaged: {why}", update_id=self._id)
+
+
+def opened(where: Path | Source, what: str, number: int = 0) -> Source:
+    """The `number`-th of many; raises FileNotFoundError, and Unavailable for a file that is there."""
+    if not isinstance(where, Path):
+        return where
+    try:
+        return MappedFile(where) if number < _most_mapped() else FileSource(where)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise Unavailable(f"{what} cannot be read: {error.strerror}") from error
+
+
+def _most_mapped() -> int:
+    """Python keeps a file open while it is mapped: a quarter of those that the process may have are ours."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return _MOST_OPEN if soft == resource.RLIM_INFINITY else min(_MOST_OPEN, soft // 4)
+    return _MOST_MAPPED if soft == resource.RLIM_INFINITY else min(_MOST_MAPPED, soft // 4)
 
 
-def _read_fully(descriptor: int, offset: int, buffer: memoryview) -> None:
-    while buffer:
-        count = os.preadv(descriptor, [buffer], offset)
-        if not count:
-            raise EOFError
-        buffer, offset = buffer[count:], offset + count
+_libc = ctypes.CDLL(None, use_errno=True)
+# Through ctypes, which lets other threads go on meanwhile; mmap.madvise does not.
+_madvise = _libc.madvise
+_madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)

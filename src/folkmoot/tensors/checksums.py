@@ -19,6 +19,11 @@ BLOCK_BYTES = 1 << 18
 CHECKSUM_BYTES = 8
 
 
+def checksum(block: ReadableBuffer) -> bytes:
+    """Of one block, as it stands among those of the whole."""
+    return xxhash.xxh3_64_digest(block)
+
+
 class BlockChecksums:
     """Computes the checksums of data that comes in pieces of any size."""
 

@@ -70,8 +70,12 @@ def _begun_with(base: Checkpoint, travelling: Schema) -> Iterator[Path]:
 def _as_input(update: Update) -> AggregationUpdate:
     # By the participant's id: the order in which updates are summed does not depend on when they came.
     path = get_storage().path(update.sha256)
-    source = _FaultySource(path, keep_open=False) if settings.TEST_FAULT else path
-    return AggregationUpdate(id=str(update.participant_id), path=source, num_examples=update.num_examples)
+    return AggregationUpdate(
+        id=str(update.participant_id),
+        path=_FaultySource(path) if settings.TEST_FAULT else path,
+        num_examples=update.num_examples,
+        checksums=bytes(update.checksums),
+    )
 
 
 class _FaultySource(FileSource):

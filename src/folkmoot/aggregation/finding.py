@@ -1,0 +1,119 @@
+"""How a strategy is found by its name: an entry point, ours included, whose signature is the schema of its options."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from folkmoot.aggregation.rules import checked_rules
+from folkmoot.aggregation.screening import Screen
+from folkmoot.aggregation.strategy import Strategy
+from folkmoot.errors import InvalidValue, Misconfigured
+
+ENTRY_POINT_GROUP = "folkmoot.strategies"
+
+Factory = Callable[..., Strategy]
+
+
+def strategies() -> dict[str, Factory]:
+    """Return the factories of all installed strategies by name; a factory's keywords are its options."""
+    return {name: _load(entry_point) for name, entry_point in sorted(_entry_points().items())}
+
+
+def find_strategy(name: str, options: Mapping[str, Any]) -> Strategy:
+    """Make the strategy of that name; raises InvalidValue for a name or an option that there is not.
+
+    Beside its own options every strategy takes `clip`, `screen`, `rules` and `scores`.
+    """
+    installed = _entry_points()
+    if name not in installed:
+        raise InvalidValue(f"there is no strategy {name!r}; there are {', '.join(sorted(installed))}")
+    factory = _load(installed[name])
+    own = {option: value for option, value in options.items() if option not in COMMON}
+    _check_options(name, inspect.signature(factory, eval_str=True).parameters, own)
+    common = {option: COMMON[option](options[option]) for option in COMMON if option in options}
+    return replace(factory(**own), **common)
+
+
+def _clip(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
+        raise InvalidValue(f"clip is a number above 0, the largest L2 norm of a delta, not {value!r}")
+    return float(value)
+
+
+def _screen(value: Any) -> Screen:
+    if not isinstance(value, Mapping) or not {"score", "bound"} <= set(value) <= {"score", "bound", "action"}:
+        raise InvalidValue(f"screen is an object with score, bound and, if not to reject, action; not {value!r}")
+    return Screen(**value)
+
+
+def _scores(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise InvalidValue(f"scores is true or false, not {value!r}")
+    return value
+
+
+COMMON: dict[str, Callable[[Any], Any]] = {
+    "clip": _clip,
+    "rules": checked_rules,
+    "scores": _scores,
+    "screen": _screen,
+}
+"""The options that every strategy takes, and how each is read."""
+
+
+def _entry_points() -> dict[str, EntryPoint]:
+    return _entry_points_on(tuple(sys.path))
+
+
+@cache
+def _entry_points_on(path: tuple[str, ...]) -> dict[str, EntryPoint]:
+    # Read once: the metadata of everything that is installed takes longer to read than a small aggregation.
+    return {entry_point.name: entry_point for entry_point in entry_points(group=ENTRY_POINT_GROUP)}
+
+
+def _load(entry_point: EntryPoint) -> Factory:
+    try:
+        factory: Factory = entry_point.load()
+    except (ImportError, AttributeError) as error:
+        raise Misconfigured(f"the strategy {entry_point.name} cannot be loaded: {error}") from error
+    return factory
+
+
+def _check_options(name: str, known: Mapping[str, inspect.Parameter], options: Mapping[str, Any]) -> None:
+    for option, value in options.items():
+        if option not in known:
+            takes = ", ".join(sorted({*known, *COMMON}))
+            raise InvalidValue(f"{name} has no option {option!r}; its options are: {takes}")
+        _check_type(name, option, value, known[option].annotation)
+    missing = [option for option, parameter in known.items() if parameter.default is parameter.empty]
+    if missing_here := sorted(set(missing) - set(options)):
+        raise InvalidValue(f"{name} needs the option {missing_here[0]!r}")
+
+
+_ACCEPTED: dict[Any, tuple[tuple[type, ...], str]] = {
+    bool: ((bool,), "true or false"),
+    int: ((int,), "a whole number"),
+    float: ((int, float), "a number"),
+    str: ((str,), "text"),
+    Mapping[str, Any]: ((Mapping,), "an object"),
+    type(None): ((type(None),), "null"),
+}
+
+
+def _check_type(name: str, option: str, value: Any, annotation: Any) -> None:
+    """An annotation such as `int | None` takes either; one that is none of the above takes anything."""
+    choices = getattr(annotation, "__args__", None) if type(annotation).__name__ == "UnionType" else (annotation,)
+    known = [_ACCEPTED[each] for each in choices or () if each in _ACCEPTED]
+    if known and not any(_is_a(value, accepted) for accepted, _ in known):
+        raise InvalidValue(f"the option {option!r} of {name} must be {known[0][1]}, not {value!r}")
+
+
+def _is_a(value: Any, accepted: tuple[type, ...]) -> bool:
+    # bool is an int to Python
+    return isinstance(value, accepted) and (not isinstance(value, bool) or accepted == (bool,))
