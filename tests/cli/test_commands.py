@@ -30,8 +30,9 @@ def is_one_line(run, *words):
     [
         ([], ["serve", "user", "demo", "--version"]),
         (["serve"], ["--host", "--port", "--data-dir", "--tls-cert", "--tls-key"]),
-        (["user"], ["add", "password"]),
+        (["user"], ["add", "invite", "password"]),
         (["user", "add"], ["--help", "--actor", "--staff", "--superuser", "--data-dir"]),
+        (["user", "invite"], ["--help", "--days", "--data-dir"]),
         (["user", "password"], ["--help", "--data-dir"]),
         (["model"], ["show", "convert"]),
         (["model", "show"], ["FILE", "--json"]),
@@ -182,6 +183,21 @@ def test_a_user_is_made_and_its_token_works_at_a_hub_that_runs(folkmoot, serve, 
 
     again = folkmoot("user", "add", "ada", "--data-dir", tmp_path / "data")
     assert is_one_line(again, "there is a user 'ada' already")
+
+
+def test_who_is_invited_registers_at_a_hub_that_takes_nobody_else(folkmoot, serve, tmp_path):
+    _, url = serve("--data-dir", tmp_path / "data", FOLKMOOT_REGISTRATION="invite")
+
+    invitation = folkmoot("user", "invite", "--days", "1", "--data-dir", tmp_path / "data").stdout.strip()
+
+    def register(**more):
+        fields = urllib.parse.urlencode({"username": "ada", "password": "open sesame, please", **more})
+        with urllib.request.urlopen(f"{url}/api/users/", fields.encode(), timeout=30) as answer:
+            return json.load(answer)
+
+    with pytest.raises(urllib.error.HTTPError, match="403"):
+        register()
+    assert register(invitation=invitation)["username"] == "ada"
 
 
 def test_a_superuser_with_a_password_gets_into_the_admin(folkmoot, serve, tmp_path):

@@ -11,11 +11,13 @@ from uuid import UUID
 
 import pytest
 from django.db import connections
+from django.db.models import F
 from django.test import Client
 from django.utils import timezone
 
-from folkmoot.server.accounts.models import Token, User
-from folkmoot.server.accounts.services import issue_token, register
+from folkmoot.errors import NotAllowed
+from folkmoot.server.accounts.models import Invitation, Token, User
+from folkmoot.server.accounts.services import invite, issue_token, register
 
 pytestmark = pytest.mark.django_db
 
@@ -182,6 +184,73 @@ def test_a_closed_hub_registers_nobody(anonymous, settings):
         "code": "permission_denied",
     }
     assert not User.objects.exists()
+
+
+@pytest.fixture
+def by_invitation(settings):
+    settings.REGISTRATION = "invite"
+
+
+@pytest.mark.usefixtures("by_invitation")
+def test_an_invitation_lets_one_user_register(anonymous):
+    invitation = invite(days=1)
+
+    assert sign_up(anonymous, invitation=invitation).status_code == 201
+    assert sign_up(anonymous, username="bob", invitation=invitation).status_code == 403
+    assert User.objects.count() == 1
+
+
+@pytest.mark.usefixtures("by_invitation")
+@pytest.mark.parametrize("fields", [{}, {"invitation": ""}, {"invitation": "0" * 40}, {"invitation": None}])
+def test_who_is_not_invited_is_told_so_and_nothing_else(anonymous, make_user, fields):
+    make_user("ada")
+
+    answer = sign_up(anonymous, username="ada", **fields)
+
+    assert answer.status_code == 403
+    assert answer.json() == {
+        "detail": "Registration on this server takes an invitation of its operator, which is good for one user.",
+        "code": "permission_denied",
+    }
+
+
+@pytest.mark.usefixtures("by_invitation")
+def test_an_invitation_is_good_for_so_many_days(anonymous):
+    invitation = invite(days=1)
+    Invitation.objects.update(expires_at=F("expires_at") - timedelta(days=1))
+
+    assert sign_up(anonymous, invitation=invitation).status_code == 403
+
+
+@pytest.mark.usefixtures("by_invitation")
+def test_an_attempt_that_fails_spends_no_invitation(anonymous, make_user):
+    make_user("ada")
+    invitation = invite(days=1)
+
+    assert sign_up(anonymous, username="ada", invitation=invitation).status_code == 400
+    assert sign_up(anonymous, username="bob", invitation=invitation).status_code == 201
+
+
+def test_of_two_who_register_with_one_invitation_the_second_is_refused():
+    invitation = invite(days=1)
+    register(username="ada", password=None, invitation=invitation)
+
+    # As if it had asked whether it may before the first was done.
+    with pytest.raises(NotAllowed, match="takes an invitation"):
+        register(username="bob", password=None, invitation=invitation)
+
+    assert [user.username for user in User.objects.all()] == ["ada"]
+
+
+def test_an_open_hub_asks_for_no_invitation_and_spends_none(anonymous):
+    assert sign_up(anonymous, invitation=invite(days=1)).status_code == 201
+    assert Invitation.objects.count() == 1
+
+
+def test_of_an_invitation_only_its_digest_is_kept():
+    plain = invite(days=1)
+
+    assert plain not in str(Invitation.objects.values().get())
 
 
 @pytest.mark.parametrize("header", ["Token " + "0" * 40, "Token", "Bearer x y", "Basic !!!", "Basic eDp5", "Weird"])

@@ -49,6 +49,19 @@ def add(
 
 
 @users.command()
+def invite(
+    days: Annotated[int, typer.Option(help="For how many days it is good.", min=1, max=365)] = 7,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+) -> None:
+    """Print an invitation, with which one user may register where FOLKMOOT_REGISTRATION is `invite`."""
+    _prepare(data_dir)
+
+    from folkmoot.server.accounts import services
+
+    typer.echo(services.invite(days=days))
+
+
+@users.command()
 def password(
     name: Annotated[str, typer.Argument(help="The user's name.")],
     data_dir: DataDir = DEFAULT_DATA_DIR,

@@ -22,7 +22,7 @@ SECRET_KEY = secret_key.from_environment_or_folder(DATA_DIR)
 ALLOWED_HOSTS = env.names("FOLKMOOT_ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]")
 
 # Who may create a user over the API. `folkmoot serve` opens it on loopback only.
-REGISTRATION = env.choice("FOLKMOOT_REGISTRATION", "closed", ("open", "closed"))
+REGISTRATION = env.choice("FOLKMOOT_REGISTRATION", "closed", ("open", "invite", "closed"))
 PARTICIPANTS_MAY_STEER = env.flag("FOLKMOOT_PARTICIPANTS_MAY_STEER", True)
 # Django's admin at /admin/: in production somebody has to want it.
 ADMIN = env.flag("FOLKMOOT_ADMIN", EMBEDDED)

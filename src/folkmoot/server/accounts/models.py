@@ -1,4 +1,4 @@
-"""Users, API tokens, and who created a group."""
+"""Users, invitations, API tokens, and who created a group."""
 
 from __future__ import annotations
 
@@ -55,6 +55,24 @@ class Token(models.Model):
     def digest_of(plain: str) -> str:
         # No salt and no slow hash: 160 random bits cannot be guessed, and every request pays for this.
         return hashlib.sha256(plain.encode()).hexdigest()
+
+
+class InvitationQuerySet(models.QuerySet["Invitation"]):
+    def valid(self, plain: str) -> InvitationQuerySet:
+        """The invitation that these 40 hex digits are, if it still is one."""
+        return self.filter(digest=Token.digest_of(plain), expires_at__gt=timezone.now())
+
+
+class Invitation(models.Model):
+    """Lets one user register: kept as the SHA-256 of its 40 hex digits, and gone once that is done."""
+
+    digest = models.CharField(max_length=64, primary_key=True, editable=False)
+    expires_at = models.DateTimeField()
+
+    objects = InvitationQuerySet.as_manager()
+
+    def __str__(self) -> str:
+        return f"invitation until {self.expires_at}"
 
 
 class GroupCreation(models.Model):

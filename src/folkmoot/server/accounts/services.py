@@ -1,19 +1,21 @@
-"""Making users, tokens and groups; setting passwords."""
+"""Making users, invitations, tokens and groups; setting passwords."""
 
 from __future__ import annotations
 
 import secrets
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from django.contrib.auth.hashers import make_password
 from django.contrib.auth.models import Group
 from django.db import IntegrityError, transaction
+from django.utils import timezone
 
-from folkmoot.errors import InvalidValue
-from folkmoot.server.accounts.models import GroupCreation, Token, User
+from folkmoot.errors import InvalidValue, NotAllowed
+from folkmoot.server.accounts.models import GroupCreation, Invitation, Token, User
 
+NOT_INVITED = "Registration on this server takes an invitation of its operator, which is good for one user."
 NAME_TAKEN = "A group with that name already exists."
 
 
@@ -29,10 +31,12 @@ def register(
     message_endpoint: str = "",
     is_staff: bool = False,
     is_superuser: bool = False,
+    invitation: str | None = None,
 ) -> tuple[User, str]:
     """Make a user with a first token; return both, the token in plain for this one time.
 
-    Without a password only tokens sign in. Raises InvalidValue where the name is taken, if only this very moment.
+    Without a password only tokens sign in. An invitation is spent by this. Raises InvalidValue where the name is
+    taken, if only this very moment, and NotAllowed where the invitation is no longer valid.
     """
     user = User(
         username=User.normalize_username(username),
@@ -48,9 +52,19 @@ def register(
         is_superuser=is_superuser,
     )
     with _unique("A user with that username already exists."):
+        if invitation is not None:
+            _spend(invitation)
         user.save()
         _, plain = issue_token(user, name="first")
     return user, plain
+
+
+def invite(*, days: int) -> str:
+    """Let one user register within so many days; return the 40 hex digits that it has to tell, which are not kept."""
+    plain = secrets.token_hex(20)
+    expires_at = timezone.now() + timedelta(days=days)
+    Invitation.objects.create(digest=Token.digest_of(plain), expires_at=expires_at)
+    return plain
 
 
 def set_password(user: User, password: str | None) -> None:
@@ -92,6 +106,13 @@ def add_members(group: Group, users: Iterable[User]) -> None:
 def remove_members(group: Group, users: Iterable[User]) -> None:
     """Also of users who are no members."""
     group.user_set.remove(*users)
+
+
+def _spend(invitation: str) -> None:
+    # Of two who come with it at once, the one whose DELETE finds the row has it.
+    spent, _ = Invitation.objects.valid(invitation).delete()
+    if not spent:
+        raise NotAllowed(NOT_INVITED)
 
 
 @contextmanager

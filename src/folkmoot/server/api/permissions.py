@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from django.conf import settings
 from django.contrib.auth.models import Group
 from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
 from rest_framework.views import APIView
 
-from folkmoot.server.accounts.models import GroupCreation, User
+from folkmoot.server.accounts.models import GroupCreation, Invitation, User
+from folkmoot.server.accounts.services import NOT_INVITED
 from folkmoot.server.registry.models import Model
 from folkmoot.server.trainings.models import Training, Update
 from folkmoot.server.uploads.models import Upload
 
 
-class RegistrationIsOpen(BasePermission):
-    """Anyone, where the server lets anyone in."""
+class MayRegister(BasePermission):
+    """Anyone, where the server lets anyone in; or who has an invitation."""
 
     message = "Registration is closed on this server; ask its operator for an account."
 
     def has_permission(self, request: Request, view: APIView) -> bool:
-        return settings.REGISTRATION == "open"
+        if settings.REGISTRATION != "invite":
+            return settings.REGISTRATION == "open"
+        # Before anything else is looked at: who is not invited does not learn which names are taken.
+        self.message = NOT_INVITED
+        told: Mapping[str, Any] = request.data  # a form or an object: the parsers take nothing else
+        return Invitation.objects.valid(str(told.get("invitation", ""))).exists()
 
 
 class IsOneselfOrStaff(BasePermission):

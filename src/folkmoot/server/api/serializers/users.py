@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, cast
 from urllib.parse import urlsplit
 
+from django.conf import settings
 from django.contrib.auth.password_validation import validate_password
 from rest_framework import serializers
 
@@ -65,6 +66,13 @@ class RegistrationSerializer(serializers.ModelSerializer):
 
     password = _password()
     client = serializers.BooleanField(default=True)
+    invitation = serializers.CharField(
+        max_length=100,
+        required=False,
+        allow_blank=True,
+        write_only=True,
+        help_text="where `FOLKMOOT_REGISTRATION` is `invite`",
+    )
 
     class Meta:
         model = User
@@ -77,6 +85,7 @@ class RegistrationSerializer(serializers.ModelSerializer):
             "actor",
             "client",
             "message_endpoint",
+            "invitation",
         )
         extra_kwargs = {"message_endpoint": {"validators": [check_endpoint]}}  # noqa: RUF012
 
@@ -85,6 +94,8 @@ class RegistrationSerializer(serializers.ModelSerializer):
         return password
 
     def create(self, validated_data: dict[str, Any]) -> User:
+        if settings.REGISTRATION != "invite":
+            validated_data.pop("invitation", None)
         user, self.context["token"] = services.register(**validated_data)
         return user
 

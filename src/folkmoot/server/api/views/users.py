@@ -14,7 +14,7 @@ from rest_framework.response import Response
 from folkmoot.server.accounts.models import Token, User
 from folkmoot.server.accounts.services import set_password
 from folkmoot.server.api.parsers import FieldsParser, FormParser, JSONParser
-from folkmoot.server.api.permissions import IsOneselfOrStaff, RegistrationIsOpen
+from folkmoot.server.api.permissions import IsOneselfOrStaff, MayRegister
 from folkmoot.server.api.serializers.groups import GroupSerializer
 from folkmoot.server.api.serializers.queries import GroupQuery, TokenQuery, TrainingQuery, UserQuery
 from folkmoot.server.api.serializers.trainings import TrainingSerializer
@@ -56,7 +56,7 @@ class UserViewSet(ResourceViewSet):
     parser_classes = (JSONParser, FormParser, FieldsParser)
     # Whoever registers is nobody yet: a stale header must not get in the way.
     authentication_classes_of = {"create": ()}  # noqa: RUF012
-    permission_classes_of = {"create": (RegistrationIsOpen,)}  # noqa: RUF012
+    permission_classes_of = {"create": (MayRegister,)}  # noqa: RUF012
     serializer_class_of = {  # noqa: RUF012
         "create": RegistrationSerializer,
         "change_myself": ProfileSerializer,
