@@ -137,6 +137,9 @@ def _answers(responses: Schema, schema: Schema | None = None) -> Iterator[tuple[
         body = next(iter(answer.get("content", {}).values()), {})
         examples = [each["value"] for each in body.get("examples", {}).values()] or [body.get("example", {})]
         is_made_of = f": {_made_of(schema, body['schema'])}" if schema and body and status[0] == "2" else ""
+        if is_made_of:
+            # Whole objects would fill the page; they are in openapi.yaml.
+            examples = [each for each in examples if isinstance(each, dict) and "detail" in each]
         shown = "; ".join(f"`{_sentence(each)}`" for each in examples if each)
         yield status, answer["description"].rstrip("." if is_made_of else "") + is_made_of, shown
 

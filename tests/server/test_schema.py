@@ -13,6 +13,7 @@ from api_routes import all_routes
 from django.core.management import call_command
 from django.db.migrations.loader import MigrationLoader
 from django.urls import reverse
+from jsonschema import Draft202012Validator
 
 from folkmoot.protocol import paths
 
@@ -120,10 +121,52 @@ def test_each_error_has_an_example(schema, operations):
             assert answer["content"]["application/json"].keys() & {"example", "examples"}
 
 
-def test_each_json_body_has_an_example(operations):
+def bodies(operations):
+    """All bodies of requests, and those of answers that are well and JSON, each with what it belongs to."""
     for name, operation in operations.items():
-        body = operation.get("requestBody", {"content": {}})["content"].get("application/json", {"examples": 1})
-        assert body.get("examples"), name
+        for media_type, body in operation.get("requestBody", {"content": {}})["content"].items():
+            yield f"{name} {media_type}", body
+        for status, answer in operation["responses"].items():
+            for media_type, body in answer.get("content", {}).items():
+                if status[0] == "2" and media_type == "application/json":
+                    yield f"{name} {status}", body
+
+
+def values_of(body):
+    return [each["value"] for each in body.get("examples", {}).values()] or [body["example"]]
+
+
+def test_each_body_has_an_example(operations):
+    without = [name for name, body in bodies(operations) if not body.keys() & {"example", "examples"}]
+
+    assert without == []
+
+
+def test_each_example_is_as_its_schema_says(schema, operations):
+    formats = Draft202012Validator.FORMAT_CHECKER
+    for name, body in bodies(operations):
+        whole = {"components": schema["components"], **body["schema"]}
+        for value in values_of(body):
+            wrong = [error.message for error in Draft202012Validator(whole, format_checker=formats).iter_errors(value)]
+            assert wrong == [], name
+
+
+def test_each_example_names_only_fields_that_there_are(schema, operations):
+    for name, body in bodies(operations):
+        for value in values_of(body):
+            assert fields_in(value) <= fields_known(schema, body["schema"]), name
+
+
+def fields_in(value):
+    value = value[0] if isinstance(value, list) and value else value
+    return set(value) if isinstance(value, dict) else set()
+
+
+def fields_known(schema, part):
+    if "$ref" in part:
+        return fields_known(schema, schema["components"]["schemas"][part["$ref"].rpartition("/")[2]])
+    within = [*part.get("anyOf", ()), *part.get("allOf", ()), *([part["items"]] if "items" in part else [])]
+    return set(part.get("properties", ())).union(*(fields_known(schema, each) for each in within))
 
 
 def test_the_files_of_the_documentation_are_up_to_date():

@@ -10,12 +10,15 @@ from collections.abc import Iterable
 from http import HTTPStatus
 from typing import Any
 
+from drf_spectacular.drainage import get_override
 from drf_spectacular.openapi import AutoSchema
+from drf_spectacular.plumbing import build_examples_list, force_instance
 from drf_spectacular.utils import OpenApiExample, OpenApiResponse
 from rest_framework.permissions import AllowAny, BasePermission, IsAuthenticated
 
 from folkmoot.server.api.parsers import FieldsParser
 from folkmoot.server.api.raw_bodies import MEDIA_TYPE
+from folkmoot.server.api.serializers.examples import FILE, example_of
 
 Schema = dict[str, Any]
 ID = "3f2c1a90-6d1e-4c58-9b7a-0e5d4c3b2a19"
@@ -146,6 +149,22 @@ class OperationSchema(AutoSchema):
         finally:
             self.method = "DELETE"
 
+    def _get_examples(
+        self, serializer: Any, direction: Any, media_type: str, status_code: Any = None, extras: Any = None
+    ) -> Schema:
+        """Those that the view names; else the one that stands at the serializer."""
+        named = super()._get_examples(serializer, direction, media_type, status_code, extras)
+        if named or not (direction == "request" or str(status_code).startswith("2")):
+            return named
+        if media_type == MEDIA_TYPE:
+            return build_examples_list([OpenApiExample("example", FILE)])
+        one = getattr(serializer, "child", serializer)
+        values: list[Any] = [_example(force_instance(each), direction) for each in getattr(one, "serializers", [one])]
+        values = [each for each in values if each]
+        if values and self._is_list_view(serializer) and get_override(serializer, "many") is not False:
+            values = [values]
+        return build_examples_list([OpenApiExample(_name(number), each) for number, each in enumerate(values)])
+
     def _get_response_bodies(self, direction: str = "response") -> Schema:
         told = super()._get_response_bodies(direction)
         if direction != "response":
@@ -191,6 +210,18 @@ class OperationSchema(AutoSchema):
             return None if self.method == "GET" else NO_CSRF
         detail = messages[0] if messages else "You do not have permission to perform this action."
         return _error(_who_may(own), detail, "permission_denied")
+
+
+def _example(serializer: Any, direction: str) -> dict[str, Any]:
+    """Of the fields that go this way."""
+    known = getattr(serializer, "fields", {})
+    other_way = "read_only" if direction == "request" else "write_only"
+    shown = example_of(serializer).items()
+    return {name: each for name, each in shown if name in known and not getattr(known[name], other_way)}
+
+
+def _name(number: int) -> str:
+    return f"example {number + 1}" if number else "example"
 
 
 def _who_may(permissions: list[BasePermission]) -> str:

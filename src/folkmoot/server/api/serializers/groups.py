@@ -8,9 +8,12 @@ from django.contrib.auth.models import Group
 from rest_framework import serializers
 
 from folkmoot.server.accounts import services
+from folkmoot.server.api.serializers import examples
+from folkmoot.server.api.serializers.examples import example
 from folkmoot.server.api.serializers.form_lists import FormListField
 
 
+@example(id=3, name="hospitals")
 class GroupSerializer(serializers.ModelSerializer):
     """A group of users."""
 
@@ -25,12 +28,14 @@ class GroupSerializer(serializers.ModelSerializer):
         return services.rename_group(group, validated_data.get("name", group.name))
 
 
+@example(users=examples.HOSPITALS)
 class MembersSerializer(serializers.Serializer):
     """Ids of users."""
 
     users = FormListField(child=serializers.CharField(max_length=100), max_length=100_000, is_divided=True)
 
 
+@example(users=examples.HOSPITALS)
 class GroupWithMembersSerializer(GroupSerializer):
     """A group, and the ids of its members."""
 

@@ -8,6 +8,8 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from folkmoot.errors import InvalidValue
+from folkmoot.server.api.serializers import examples
+from folkmoot.server.api.serializers.examples import example
 from folkmoot.server.api.serializers.flat import FlatSerializer
 from folkmoot.server.api.serializers.models import ModelIdField
 from folkmoot.server.storage.upload import IncomingFile
@@ -44,6 +46,7 @@ class FileInputField(InputField):
     kinds = (IncomingFile, str)
 
 
+@example(model_id=examples.MODEL, model_input=[[0.1, 0.2, 0.3], [0.4, 0.5, 0.6]])
 class InferenceSerializer(FlatSerializer):
     """A question in JSON, answered so by default."""
 
@@ -52,6 +55,7 @@ class InferenceSerializer(FlatSerializer):
     return_format = serializers.ChoiceField(FORMATS, default="json", error_messages={"invalid_choice": NO_FORMAT})
 
 
+@example(model_input=examples.FILE)
 class InferenceFormSerializer(InferenceSerializer):
     """A question in a form, answered in bytes by default."""
 

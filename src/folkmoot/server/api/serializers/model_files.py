@@ -10,6 +10,8 @@ from rest_framework import serializers
 from rest_framework.reverse import reverse
 
 from folkmoot.errors import NotAvailableYet
+from folkmoot.server.api.serializers import examples
+from folkmoot.server.api.serializers.examples import example, example_of
 from folkmoot.server.api.serializers.models import MAX_ROUND, LocalModelSerializer, ModelSerializer
 from folkmoot.server.registry.contents import Contents, template_bytes
 from folkmoot.server.registry.downloads import EXCHANGE, offered
@@ -56,6 +58,7 @@ class DownloadSerializer(serializers.Serializer):
         return super().get_fields() | {"as": FormatField(source="format", required=False, help_text=text)}
 
 
+@example(name="conv1.weight", dtype="F32", shape=[8, 1, 3, 3], num_parameters=72, num_bytes=288, trainable=True)
 class TensorSerializer(serializers.Serializer):
     """One tensor of a model; `trainable` tells a parameter from a buffer, and is null where the format does not."""
 
@@ -70,6 +73,7 @@ class TensorSerializer(serializers.Serializer):
         return self.context["contents"].trainable.get(spec.name)
 
 
+@example(num_tensors=1, num_parameters=72, num_trainable=72, num_bytes=288)
 class TotalsSerializer(serializers.Serializer):
     """Of all tensors; those that are one and the same count once as parameters."""
 
@@ -79,6 +83,7 @@ class TotalsSerializer(serializers.Serializer):
     num_bytes = serializers.IntegerField(source="schema.num_bytes")
 
 
+@example(format="torch", sha256=examples.SHA256, num_bytes=2481)
 class TemplateSerializer(serializers.Serializer):
     """The file as it was uploaded."""
 
@@ -94,6 +99,7 @@ def _template(model: Model) -> dict[str, Any] | None:
     return TemplateSerializer(model).data if model.template_sha256 else None
 
 
+@example(stats=None, tensors=[example_of(TensorSerializer)], totals=example_of(TotalsSerializer))
 class ContentsSerializer(serializers.Serializer):
     """The tensors of a model; `stats`, a summary of layers, is null where none can be made."""
 
@@ -114,6 +120,7 @@ class ContentsSerializer(serializers.Serializer):
         return TotalsSerializer(self.context["contents"]).data
 
 
+@example(**example_of(ModelSerializer), template=example_of(TemplateSerializer), tied=[])
 class MetadataSerializer(ContentsSerializer, ModelSerializer):
     """A model with its tensors and its file."""
 
@@ -130,6 +137,7 @@ class MetadataSerializer(ContentsSerializer, ModelSerializer):
         return _template(model)
 
 
+@example(**example_of(LocalModelSerializer))
 class LocalMetadataSerializer(ContentsSerializer, LocalModelSerializer):
     """A local model with its tensors."""
 
@@ -137,6 +145,7 @@ class LocalMetadataSerializer(ContentsSerializer, LocalModelSerializer):
         fields = (*LocalModelSerializer.Meta.fields, "stats", "tensors", "totals")
 
 
+@example(participant=examples.HOSPITALS[0], num_examples=1200, sha256=examples.SHA256)
 class UsedUpdateSerializer(serializers.Serializer):
     """An update that went into a checkpoint; `sha256` is that of its tensors' file."""
 
@@ -145,6 +154,14 @@ class UsedUpdateSerializer(serializers.Serializer):
     sha256 = serializers.CharField()
 
 
+@example(
+    training=examples.TRAINING,
+    round=2,
+    aggregation_method="FedAvg",
+    num_updates=2,
+    num_examples=2000,
+    updates=[example_of(UsedUpdateSerializer)],
+)
 class AggregationSerializer(serializers.Serializer):
     """The round that made a checkpoint.
 
@@ -177,6 +194,16 @@ class AggregationSerializer(serializers.Serializer):
         return user.is_staff or made_in.training.actor_id == user.pk
 
 
+@example(
+    round=3,
+    created_at=examples.LATER,
+    num_bytes=2288,
+    sha256=examples.SHA256,
+    beneath=[],
+    origin="aggregation",
+    aggregation=example_of(AggregationSerializer),
+    links={"download": f"{examples.HUB}/api/models/{examples.MODEL}/?round=3"},
+)
 class CheckpointSerializer(serializers.Serializer):
     """The tensors after a round; those that did not travel are in the files `beneath`, the uppermost first.
 
@@ -201,6 +228,16 @@ class CheckpointSerializer(serializers.Serializer):
         return {name: f"{address}?{urlencode({'round': checkpoint.round, **way})}" for name, way in ways.items()}
 
 
+@example(
+    id=examples.MODEL,
+    name="digits",
+    owner=examples.ACTOR,
+    round=3,
+    training=examples.TRAINING,
+    parent=examples.OTHER_MODEL,
+    parent_round=0,
+    created_at=examples.EARLIER,
+)
 class RelativeSerializer(serializers.ModelSerializer):
     """A model in a line of copies."""
 
@@ -217,6 +254,17 @@ class RelativeSerializer(serializers.ModelSerializer):
         return training and str(training.pk)
 
 
+@example(
+    id=examples.OTHER_MODEL,
+    at_round=0,
+    model={
+        **example_of(RelativeSerializer),
+        "id": examples.OTHER_MODEL,
+        "training": None,
+        "parent": None,
+        "parent_round": None,
+    },
+)
 class AncestorSerializer(serializers.Serializer):
     """A model from which others were copied; `model` is null if you may not see it, `id` if it was removed."""
 
@@ -229,6 +277,12 @@ class AncestorSerializer(serializers.Serializer):
         return ancestor.model and RelativeSerializer(ancestor.model).data
 
 
+@example(
+    model=example_of(RelativeSerializer),
+    template=example_of(TemplateSerializer),
+    ancestors=[example_of(AncestorSerializer)],
+    descendants=[],
+)
 class LineageSerializer(serializers.Serializer):
     """A model, those that it descends from, the nearest first, and those that descend from it."""
 

@@ -15,6 +15,8 @@ from rest_framework.reverse import reverse
 
 from folkmoot.errors import InvalidValue
 from folkmoot.server.api.lists import RowByRow
+from folkmoot.server.api.serializers import examples
+from folkmoot.server.api.serializers.examples import example
 from folkmoot.server.api.serializers.flat import FlatSerializer, missing, whole
 from folkmoot.server.api.serializers.form_lists import FormListField
 from folkmoot.server.registry.models import Kind, Metric, Model
@@ -30,6 +32,16 @@ CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 MAX_MEMBERS = 1000
 
 
+@example(
+    id=examples.MODEL,
+    owner=examples.ACTOR,
+    round=3,
+    name="digits",
+    description="a small convolutional network for handwritten digits",
+    input_shape=[None, 1, 28, 28],
+    preprocessing=None,
+    has_preprocessing=False,
+)
 class ModelSerializer(serializers.ModelSerializer):
     """A model without its weights; `preprocessing` is where that file can be had."""
 
@@ -61,6 +73,12 @@ class ModelSerializer(serializers.ModelSerializer):
         return reverse(name, kwargs={"pk": model.pk}, request=self.context.get("request"))
 
 
+@example(
+    id="6e1b9d84-3c5f-4a27-b0e8-d7f2a9c4e613",
+    round=0,
+    name="mean of two",
+    models=[examples.MODEL, examples.OTHER_MODEL],
+)
 class EnsembleSerializer(ModelSerializer):
     """A model that is the mean of others."""
 
@@ -74,6 +92,11 @@ class EnsembleSerializer(ModelSerializer):
         return [str(each.member_id) for each in model.memberships.all()]
 
 
+@example(
+    id=examples.OTHER_MODEL,
+    swag_first_moment=f"{examples.HUB}/api/models/{examples.OTHER_MODEL}/?part=first_moment",
+    swag_second_moment=f"{examples.HUB}/api/models/{examples.OTHER_MODEL}/?part=second_moment",
+)
 class SwagModelSerializer(ModelSerializer):
     """A model with the moments of its parameters, which are null until a round has collected them."""
 
@@ -95,6 +118,7 @@ class SwagModelSerializer(ModelSerializer):
         return f"{self._address(model, 'model-detail')}?part={part}" if model.has_moments else None
 
 
+@example(id=examples.LOCAL_MODEL, owner=examples.HOSPITALS[0], round=3, base_model=examples.MODEL, sample_size=1200)
 class LocalModelSerializer(serializers.ModelSerializer):
     """An update as a model: it is one until its round is aggregated."""
 
@@ -149,6 +173,7 @@ def _file(field: str) -> serializers.FileField:
     return serializers.FileField(error_messages=messages, allow_empty_file=True)
 
 
+@example(name="digits", description="a small convolutional network for handwritten digits")
 class DescriptionSerializer(FlatSerializer):
     """What is said about a model of any kind."""
 
@@ -172,6 +197,7 @@ class ModelFieldsSerializer(DescriptionSerializer):
         return attrs
 
 
+@example(input_shape=[None, 1, 28, 28], model_file=examples.FILE)
 class ModelUploadSerializer(ModelFieldsSerializer):
     """A model file with its name."""
 
@@ -179,6 +205,7 @@ class ModelUploadSerializer(ModelFieldsSerializer):
     model_preprocessing_file = serializers.FileField(required=False, allow_empty_file=True, source="preprocessing")
 
 
+@example(model_preprocessing_file=examples.FILE)
 class PreprocessingSerializer(FlatSerializer):
     """A torch module or TorchScript that inputs go through first."""
 
@@ -196,6 +223,7 @@ class ModelIdField(serializers.CharField):
         return known
 
 
+@example(type="MEAN", name="mean of two", models=[examples.MODEL, examples.OTHER_MODEL])
 class EnsembleCreationSerializer(DescriptionSerializer):
     """The ids of models of which the new one is the mean."""
 
@@ -219,6 +247,7 @@ class MetricValueField(serializers.JSONField):
         return b"".join(data.blocks())
 
 
+@example(metric_names=["loss", "accuracy"], metric_values=[0.31, 0.91])
 class MetricsSerializer(FlatSerializer):
     """Names and values, paired by their places."""
 
@@ -232,6 +261,7 @@ class MetricsSerializer(FlatSerializer):
         return {"metrics": checked_metrics(names, values)}
 
 
+@example(round=3, sample_size=1200)
 class UpdateFieldsSerializer(MetricsSerializer):
     """What is said about an update. `owner` is accepted and ignored: the sender owns it."""
 
@@ -245,12 +275,14 @@ class UpdateFieldsSerializer(MetricsSerializer):
         return attrs
 
 
+@example(model_file=examples.FILE)
 class UpdateSerializer(UpdateFieldsSerializer):
     """What one participant sends in one round."""
 
     model_file = _file("model_file")
 
 
+@example(round=4, sample_size=1200, first_moment_file=examples.FILE, second_moment_file=examples.FILE)
 class SwagSerializer(FlatSerializer):
     """Both moments of one participant; a `sample_size` of 0 and no files say that it has none."""
 
@@ -270,6 +302,18 @@ class SwagSerializer(FlatSerializer):
         return attrs | {"files": (first, second) if attrs["sample_size"] else None}
 
 
+@example(
+    id=17,
+    identifier=examples.HOSPITALS[0],
+    key="accuracy",
+    value_float=0.91,
+    value_binary=None,
+    step=3,
+    model=examples.MODEL,
+    reporter=examples.HOSPITALS[0],
+    phase="test",
+    finite=True,
+)
 class MetricSerializer(serializers.ModelSerializer):
     """A metric; one that came as NaN or infinite is shown as null, with `finite` false."""
 

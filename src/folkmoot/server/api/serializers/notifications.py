@@ -5,9 +5,18 @@ from __future__ import annotations
 from drf_spectacular.utils import extend_schema_serializer
 from rest_framework import serializers
 
+from folkmoot.server.api.serializers import examples
+from folkmoot.server.api.serializers.examples import example, example_of
 from folkmoot.server.notifications.models import Notification
 
 
+@example(
+    id=2,
+    notification_type="UPDATE_ROUND_START",
+    training_uuid=examples.TRAINING,
+    body={"round": 0, "global_model_uuid": examples.MODEL},
+    created_at=examples.EARLIER,
+)
 class NotificationSerializer(serializers.ModelSerializer):
     """One message to a participant."""
 
@@ -20,6 +29,7 @@ class NotificationSerializer(serializers.ModelSerializer):
         fields = ("id", "notification_type", "training_uuid", "body", "created_at")
 
 
+@example(notifications=[example_of(NotificationSerializer)], last_id=2)
 @extend_schema_serializer(many=False)
 class NotificationsSerializer(serializers.Serializer):
     """Messages, oldest first, and what to ask `after` next time."""

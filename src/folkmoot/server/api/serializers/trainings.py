@@ -13,6 +13,8 @@ from folkmoot.aggregation import find_strategy, strategies
 from folkmoot.protocol.states import RoundState
 from folkmoot.server.api.lists import RowByRow
 from folkmoot.server.api.parsers import json_field
+from folkmoot.server.api.serializers import examples
+from folkmoot.server.api.serializers.examples import example, example_of
 from folkmoot.server.api.serializers.form_lists import FormListField
 from folkmoot.server.api.serializers.models import one_line
 from folkmoot.server.api.serializers.options import OptionsSerializer
@@ -33,6 +35,7 @@ class StrictSerializer(serializers.Serializer):
         return super().to_internal_value(data)
 
 
+@example(target_num_updates=10, aggregation_method="FedAvg", clients=examples.HOSPITALS)
 class PlanSerializer(StrictSerializer):
     """What a training is to be, of whatever model; in a form, objects and lists are JSON, and lists may be repeated."""
 
@@ -74,12 +77,14 @@ class PlanSerializer(StrictSerializer):
         return json_field(name, str(values[0])) if is_json else field.items(values)
 
 
+@example(model_id=examples.MODEL)
 class TrainingCreationSerializer(PlanSerializer):
     """A training of a model that is there."""
 
     model_id = serializers.CharField(max_length=100, error_messages=MISSING)
 
 
+@example(name="digits", description="a small convolutional network for handwritten digits", model_file=examples.FILE)
 class TrainingWithModelSerializer(PlanSerializer):
     """A training of a model that comes with it."""
 
@@ -88,6 +93,7 @@ class TrainingWithModelSerializer(PlanSerializer):
     model_file = serializers.FileField(allow_empty_file=True, error_messages=MISSING)
 
 
+@example(clients=examples.HOSPITALS)
 class ClientsSerializer(serializers.Serializer):
     """Ids of users."""
 
@@ -107,6 +113,21 @@ class TrainingListSerializer(RowByRow):
         return super().to_representation(trainings)
 
 
+@example(
+    id=examples.TRAINING,
+    state="O",
+    target_num_updates=10,
+    last_update=examples.LATER,
+    uncertainty_method="NONE",
+    aggregation_method="FedAvg",
+    options={"round_timeout": 600},
+    locked=False,
+    model=examples.MODEL,
+    actor=examples.ACTOR,
+    participants=examples.HOSPITALS,
+    metric_names=["accuracy"],
+    reason="",
+)
 class TrainingSerializer(serializers.ModelSerializer):
     """A training as lists show it."""
 
@@ -140,6 +161,18 @@ class TrainingSerializer(serializers.ModelSerializer):
         return [str(user) for user in self.context["participants"].get(training.pk, ())]
 
 
+@example(
+    number=0,
+    state="OPEN",
+    attempt=1,
+    opened_at=examples.EARLIER,
+    closes_at=examples.LATER,
+    aggregated_at=None,
+    closed_at=None,
+    cohort=examples.HOSPITALS,
+    arrived=examples.HOSPITALS[:1],
+    metrics={"train": {examples.HOSPITALS[0]: {"loss": 0.31}}, "test": {}},
+)
 class RoundSerializer(serializers.ModelSerializer):
     """A round: who was asked, who answered, and the metrics of its updates and of its test, by reporter."""
 
@@ -177,6 +210,12 @@ class RoundSerializer(serializers.ModelSerializer):
         }
 
 
+@example(
+    local_models_arrived=1,
+    local_models_expected=2,
+    rounds=[example_of(RoundSerializer)],
+    links={"start": f"{examples.HUB}/api/trainings/{examples.TRAINING}/start/"},
+)
 class TrainingDetailSerializer(TrainingSerializer):
     """A training with its rounds, how many updates the open one has and awaits, and where to ask for more."""
 

@@ -7,6 +7,8 @@ from typing import Any
 from django.conf import settings
 from rest_framework import serializers
 
+from folkmoot.server.api.serializers import examples
+from folkmoot.server.api.serializers.examples import example
 from folkmoot.server.api.serializers.flat import FlatSerializer, missing, whole
 from folkmoot.server.uploads.models import Upload
 
@@ -18,6 +20,7 @@ def _digest(field: str, **options: Any) -> serializers.RegexField:
     return serializers.RegexField(r"^[0-9a-fA-F]{64}\Z", error_messages=missing(field) | messages, **options)
 
 
+@example(target="/api/models/", fields={"name": "digits", "description": "a large network"}, size=3_000_000_000)
 class OpenUploadSerializer(FlatSerializer):
     """What is to come, and what for: `fields` are those of the target's own form, without its file."""
 
@@ -32,6 +35,7 @@ class OpenUploadSerializer(FlatSerializer):
         return digest.lower()
 
 
+@example(sha256=examples.SHA256)
 class CommitSerializer(FlatSerializer):
     """The digest of the whole file, unless it was given when the upload was opened."""
 
@@ -45,6 +49,14 @@ class ChunkSerializer(FlatSerializer):
     sha256 = _digest("X-Content-SHA256")
 
 
+@example(
+    id="8d5f2e1c-6a97-4b30-a1c4-0f7e9b3d6582",
+    target="/api/models/",
+    offset=8_388_608,
+    size=3_000_000_000,
+    max_chunk_bytes=8_388_608,
+    expires_at=examples.LATER,
+)
 class UploadSerializer(serializers.ModelSerializer):
     """An upload: it goes on at `offset`, with chunks of at most `max_chunk_bytes`."""
 

@@ -11,6 +11,8 @@ from rest_framework import serializers
 
 from folkmoot.server.accounts import services
 from folkmoot.server.accounts.models import Token, User
+from folkmoot.server.api.serializers import examples
+from folkmoot.server.api.serializers.examples import example, example_of
 from folkmoot.server.trainings.models import Training
 
 
@@ -25,6 +27,16 @@ def check_endpoint(value: str) -> None:
         raise serializers.ValidationError("Enter an absolute http or https URL with a host, and no user in it.")
 
 
+@example(
+    id=examples.HOSPITALS[0],
+    username="hospital-1",
+    first_name="",
+    last_name="",
+    email="it@hospital-1.example",
+    actor=False,
+    client=True,
+    message_endpoint="https://hospital-1.example:8101/",
+)
 class UserSerializer(serializers.ModelSerializer):
     """`email` and `message_endpoint` are empty unless it is you, or you are staff or the actor of a shared training."""
 
@@ -61,6 +73,7 @@ def _password(**options: Any) -> serializers.CharField:
     return serializers.CharField(max_length=1000, trim_whitespace=False, write_only=True, style=style, **options)
 
 
+@example(username="hospital-1", password=examples.OWN_PASSWORD, message_endpoint="https://hospital-1.example:8101/")
 class RegistrationSerializer(serializers.ModelSerializer):
     """Creating a user; the answer holds its first token, this one time."""
 
@@ -103,6 +116,7 @@ class RegistrationSerializer(serializers.ModelSerializer):
         return RegisteredUserSerializer(user, context=self.context).data
 
 
+@example(message_endpoint="https://hospital-1.example:8101/")
 class ProfileSerializer(serializers.ModelSerializer):
     """What a user changes about itself; the answer shows all of it."""
 
@@ -115,6 +129,7 @@ class ProfileSerializer(serializers.ModelSerializer):
         return UserSerializer(user, context=self.context).data
 
 
+@example(current_password=examples.OWN_PASSWORD)
 class CurrentPasswordSerializer(serializers.Serializer):
     """What a user who has a password tells to change it; staff does without for others."""
 
@@ -138,6 +153,7 @@ class CurrentPasswordSerializer(serializers.Serializer):
         return self.context["request"].user.pk == user.pk and user.has_usable_password()
 
 
+@example(password=examples.NEW_PASSWORD)
 class PasswordSerializer(CurrentPasswordSerializer):
     """A new password."""
 
@@ -148,6 +164,7 @@ class PasswordSerializer(CurrentPasswordSerializer):
         return password
 
 
+@example(**example_of(UserSerializer), token=examples.TOKEN)
 class RegisteredUserSerializer(serializers.ModelSerializer):
     """The answer to a registration: the user with a token, which is not shown again."""
 
@@ -162,6 +179,13 @@ class RegisteredUserSerializer(serializers.ModelSerializer):
         return str(self.context["token"])
 
 
+@example(
+    id="0c9e7b1a-5d42-4f68-93a0-b8e6d1f2c745",
+    name="laptop",
+    prefix=examples.TOKEN[:8],
+    created_at=examples.EARLIER,
+    expires_at=None,
+)
 class TokenSerializer(serializers.ModelSerializer):
     """A token without its digits: only `prefix`, the first eight of them."""
 
@@ -171,6 +195,7 @@ class TokenSerializer(serializers.ModelSerializer):
         read_only_fields = ("id", "prefix", "created_at")
 
 
+@example(token=examples.TOKEN)
 class IssuedTokenSerializer(TokenSerializer):
     """The answer to making a token: its 40 hex digits, which are not shown again."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.contrib.auth.models import Group
 from django.db.models import QuerySet
-from drf_spectacular.utils import OpenApiExample, extend_schema, extend_schema_view
+from drf_spectacular.utils import extend_schema, extend_schema_view
 from rest_framework.decorators import action
 from rest_framework.permissions import IsAuthenticated
 from rest_framework.request import Request
@@ -15,22 +15,18 @@ from folkmoot.server.accounts import services
 from folkmoot.server.accounts.models import User
 from folkmoot.server.api.parsers import FieldsParser, FormParser, JSONParser
 from folkmoot.server.api.permissions import MayAccessAllGroups, MayAccessGroup, MayChangeGroup
-from folkmoot.server.api.schema import ID
 from folkmoot.server.api.serializers.groups import GroupSerializer, GroupWithMembersSerializer, MembersSerializer
 from folkmoot.server.api.serializers.queries import GroupQuery
 from folkmoot.server.api.views.base import GenericResourceViewSet
 from folkmoot.server.trainings.creation import find_users
 
-MEMBERS_EXAMPLE = OpenApiExample("one user", {"users": [ID]}, request_only=True)
-NAME_EXAMPLE = OpenApiExample("a name", {"name": "hospitals"}, request_only=True)
-
 
 @extend_schema_view(
     list=extend_schema(description="All groups, for staff."),
-    create=extend_schema(description="Make a group, and belong to it.", examples=[NAME_EXAMPLE]),
+    create=extend_schema(description="Make a group, and belong to it."),
     retrieve=extend_schema(description="A group that I belong to or have made."),
-    update=extend_schema(description="Rename the group.", examples=[NAME_EXAMPLE]),
-    partial_update=extend_schema(description="Rename the group.", examples=[NAME_EXAMPLE]),
+    update=extend_schema(description="Rename the group."),
+    partial_update=extend_schema(description="Rename the group."),
     destroy=extend_schema(description="Remove the group; its members stay users."),
 )
 class GroupViewSet(GenericResourceViewSet, ModelViewSet):
@@ -54,7 +50,7 @@ class GroupViewSet(GenericResourceViewSet, ModelViewSet):
         # Eighteen digits fit any database's integer.
         return int(given) if given.isascii() and given.isdigit() and len(given) <= 18 else None
 
-    @extend_schema(request=MembersSerializer, responses=GroupWithMembersSerializer, examples=[MEMBERS_EXAMPLE])
+    @extend_schema(request=MembersSerializer, responses=GroupWithMembersSerializer)
     @action(detail=True, methods=["put"], serializer_class=MembersSerializer)
     def members(self, request: Request, pk: str) -> Response:
         """Let users belong to the group."""
@@ -62,7 +58,7 @@ class GroupViewSet(GenericResourceViewSet, ModelViewSet):
         services.add_members(group, self._users())
         return self._shown(group)
 
-    @extend_schema(request=MembersSerializer, responses={200: GroupWithMembersSerializer}, examples=[MEMBERS_EXAMPLE])
+    @extend_schema(request=MembersSerializer, responses={200: GroupWithMembersSerializer})
     @members.mapping.delete
     def remove_members(self, request: Request, pk: str) -> Response:
         """End users' membership, also of those who are no members."""

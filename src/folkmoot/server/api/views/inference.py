@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from django.http import QueryDict
-from drf_spectacular.utils import OpenApiExample, extend_schema
+from drf_spectacular.utils import extend_schema
 from rest_framework.permissions import IsAuthenticated
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -23,9 +23,6 @@ from folkmoot.server.api.views.base import BaseViewSet
 from folkmoot.server.trainings.local_models import find_model
 
 NOT_INSTALLED = "This version of Folkmoot makes no predictions yet; a later one will, with the extra folkmoot[torch]."
-EXAMPLE = OpenApiExample(
-    "two rows of three", {"model_id": ID, "model_input": [[0.1, 0.2, 0.3], [0.4, 0.5, 0.6]]}, request_only=True
-)
 
 
 class InferenceViewSet(BaseViewSet):
@@ -41,7 +38,6 @@ class InferenceViewSet(BaseViewSet):
             400: invalid(NO_MODEL, NO_INPUT, NO_FORMAT.format(input="xml"), not_found=f"Model {ID} not found."),
             501: refuses(not_installed=NOT_INSTALLED),
         },
-        examples=[EXAMPLE],
     )
     def create(self, request: Request) -> Response:
         """Predict: not yet; what is asked is checked, and then refused."""

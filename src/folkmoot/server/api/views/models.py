@@ -10,7 +10,6 @@ from django.db.models import QuerySet
 from django.http import HttpResponseBase, QueryDict
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import (
-    OpenApiExample,
     OpenApiParameter,
     OpenApiResponse,
     PolymorphicProxySerializer,
@@ -75,14 +74,6 @@ CONDITIONS = [
         ("If-Range", "an ETag: the range if it is still that of the file, else the whole"),
     )
 ]
-METRICS_EXAMPLE = OpenApiExample(
-    "two metrics", {"metric_names": ["loss", "f1"], "metric_values": [0.3, 0.9]}, request_only=True
-)
-MEAN_EXAMPLE = OpenApiExample(
-    "the mean of two",
-    {"type": "MEAN", "name": "both", "description": "of two hospitals", "models": [ID, ID]},
-    request_only=True,
-)
 REFUSED_UPDATES = {
     400: invalid(
         "Missing required field: round",
@@ -156,7 +147,6 @@ class ModelViewSet(ResourceViewSet):
                 invalid_file="Invalid model file: it is empty",
             ),
         },
-        examples=[MEAN_EXAMPLE],
     )
     def create(self, request: Request) -> Response:
         """Upload a model file, of which nothing is ever run; or name models of which this one is the mean."""
@@ -308,7 +298,6 @@ class ModelViewSet(ResourceViewSet):
             201: says("Model Metrics Upload Accepted", "model_id"),
             400: invalid("Metric names or values are missing", "Metric names and values must have the same length"),
         },
-        examples=[METRICS_EXAMPLE],
     )
     @metrics.mapping.post
     def report_metrics(self, request: Request, pk: str) -> Response:

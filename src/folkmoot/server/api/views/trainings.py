@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from django.db.models import QuerySet
-from drf_spectacular.utils import OpenApiExample, extend_schema, extend_schema_view
+from drf_spectacular.utils import OpenApiExample, OpenApiResponse, extend_schema, extend_schema_view
 from rest_framework import status
 from rest_framework.decorators import action
 from rest_framework.permissions import IsAuthenticated
@@ -34,21 +34,18 @@ from folkmoot.server.trainings.models import Training
 from folkmoot.server.trainings.options import warnings
 
 NOT_ALL_FOUND = "Not all provided users were found!"
-CREATED = {
-    "type": "object",
-    "properties": {
-        "detail": {"type": "string", "examples": ["Training created successfully!"]},
-        "training_id": {"type": "string", "format": "uuid"},
-        "warnings": {"type": "array", "items": {"type": "string"}},
+CREATED = OpenApiResponse(
+    {
+        "type": "object",
+        "properties": {
+            "detail": {"type": "string"},
+            "training_id": {"type": "string", "format": "uuid"},
+            "warnings": {"type": "array", "items": {"type": "string"}},
+        },
+        "required": ["detail", "training_id"],
     },
-    "required": ["detail", "training_id"],
-}
-EXAMPLE = OpenApiExample(
-    "ten rounds of two",
-    {"model_id": ID, "target_num_updates": 10, "aggregation_method": "FedAvg", "clients": [ID, ID]},
-    request_only=True,
+    examples=[OpenApiExample("created", {"detail": "Training created successfully!", "training_id": ID})],
 )
-CLIENTS_EXAMPLE = OpenApiExample("one user", {"clients": [ID]}, request_only=True)
 MAY_STEER = (IsAuthenticated, MaySteer)
 
 
@@ -88,7 +85,6 @@ class TrainingViewSet(ResourceViewSet):
             400: invalid(not_found=NOT_ALL_FOUND),
             403: refuses(permission_denied="You do not have permission to perform this action."),
         },
-        examples=[EXAMPLE],
     )
     def create(self, request: Request) -> Response:
         """Create a training of one's own model, or of one that comes along.
@@ -129,7 +125,6 @@ class TrainingViewSet(ResourceViewSet):
     @extend_schema(
         request=ClientsSerializer,
         responses={202: says("Users registered as participants!"), 400: invalid(not_found=NOT_ALL_FOUND)},
-        examples=[CLIENTS_EXAMPLE],
     )
     @action(detail=True, methods=["put", "post"], serializer_class=ClientsSerializer, permission_classes=MAY_STEER)
     def clients(self, request: Request, pk: str) -> Response:
@@ -141,7 +136,6 @@ class TrainingViewSet(ResourceViewSet):
     @extend_schema(
         request=ClientsSerializer,
         responses={200: says("Users removed from training participants!")},
-        examples=[CLIENTS_EXAMPLE],
     )
     @clients.mapping.delete
     def remove_clients(self, request: Request, pk: str) -> Response:

@@ -44,22 +44,21 @@ OFFSET_ANSWERED = OpenApiParameter(
 )
 
 
-DIGEST_EXAMPLE = "9f86d081884c7d659a2feaa0c55ad015" * 2
-OPEN_EXAMPLE = OpenApiExample(
-    "a model",
-    {"target": "/api/models/", "fields": {"name": "large", "description": "of 3 GB"}, "size": 3_000_000_000},
-    request_only=True,
-)
-COMMIT_EXAMPLE = OpenApiExample("its digest", {"sha256": DIGEST_EXAMPLE}, request_only=True)
-DELIVERED = {
-    "type": "object",
-    "properties": {
-        "detail": {"type": "string", "examples": ["Model Upload Accepted", "Model Update Accepted"]},
-        "model_id": {"type": "string", "format": "uuid"},
-        "update_id": {"type": "string", "format": "uuid"},
+DELIVERED = OpenApiResponse(
+    {
+        "type": "object",
+        "properties": {
+            "detail": {"type": "string"},
+            "model_id": {"type": "string", "format": "uuid"},
+            "update_id": {"type": "string", "format": "uuid"},
+        },
+        "required": ["detail"],
     },
-    "required": ["detail"],
-}
+    examples=[
+        OpenApiExample("a model", {"detail": "Model Upload Accepted", "model_id": ID}),
+        OpenApiExample("an update", {"detail": "Model Update Accepted", "update_id": ID}),
+    ],
+)
 
 
 @extend_schema_view(list=extend_schema(description="My uploads that are not finished."))
@@ -86,7 +85,6 @@ class UploadViewSet(ResourceViewSet):
             404: refuses(not_found=f"Model with ID {ID} does not have a training process running"),
             409: refuses(too_many_uploads="you have 16 unfinished uploads, the most that are kept"),
         },
-        examples=[OPEN_EXAMPLE],
     )
     def create(self, request: Request) -> Response:
         """Open an upload; one of the same file for the same target that is unfinished is continued."""
@@ -138,7 +136,6 @@ class UploadViewSet(ResourceViewSet):
             409: refuses(already_submitted="another update of yours counts in round 3 already"),
             422: refuses(digest_mismatch="the file has another SHA-256"),
         },
-        examples=[COMMIT_EXAMPLE],
     )
     @action(detail=True, methods=["post"])
     def commit(self, request: Request, pk: str) -> Response:

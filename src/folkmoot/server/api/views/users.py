@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.contrib.auth.models import Group
 from django.db.models import QuerySet
-from drf_spectacular.utils import OpenApiExample, extend_schema, extend_schema_view
+from drf_spectacular.utils import extend_schema, extend_schema_view
 from rest_framework import mixins, status
 from rest_framework.decorators import action
 from rest_framework.permissions import IsAuthenticated
@@ -31,17 +31,6 @@ from folkmoot.server.api.serializers.users import (
 from folkmoot.server.api.views.base import ResourceViewSet
 from folkmoot.server.trainings.models import Training
 
-PASSWORD = "correct horse battery staple"  # noqa: S105 - an example
-REGISTRATION_EXAMPLE = OpenApiExample(
-    "a participant", {"username": "hospital-1", "password": PASSWORD}, request_only=True
-)
-PROFILE_EXAMPLE = OpenApiExample(
-    "where to push to", {"message_endpoint": "https://client-1.example:8101/"}, request_only=True
-)
-PASSWORD_EXAMPLE = OpenApiExample("staff", {"password": PASSWORD}, request_only=True)
-REMOVAL_EXAMPLE = OpenApiExample("oneself", {"current_password": PASSWORD}, request_only=True)
-TOKEN_EXAMPLE = OpenApiExample("a laptop's", {"name": "laptop"}, request_only=True)
-
 
 @extend_schema_view(
     list=extend_schema(description="All users."),
@@ -66,9 +55,7 @@ class UserViewSet(ResourceViewSet):
     def get_queryset(self) -> QuerySet[User]:
         return User.objects.order_by("date_joined", "pk")
 
-    @extend_schema(
-        request=RegistrationSerializer, responses={201: RegisteredUserSerializer}, examples=[REGISTRATION_EXAMPLE]
-    )
+    @extend_schema(request=RegistrationSerializer, responses={201: RegisteredUserSerializer})
     def create(self, request: Request) -> Response:
         """Register a user; the answer holds its token, this one time."""
         return super().create(request)
@@ -79,7 +66,7 @@ class UserViewSet(ResourceViewSet):
         """Who I am."""
         return Response(self.get_serializer(request.user).data)
 
-    @extend_schema(request=ProfileSerializer, responses=UserSerializer, examples=[PROFILE_EXAMPLE])
+    @extend_schema(request=ProfileSerializer, responses=UserSerializer)
     @myself.mapping.patch
     def change_myself(self, request: Request) -> Response:
         """Change my names, my address, or where notifications are pushed to."""
@@ -101,7 +88,7 @@ class UserViewSet(ResourceViewSet):
         """The trainings that I am the actor of, or take part in."""
         return self.listed(Training.objects.involving(request.user))
 
-    @extend_schema(request=PasswordSerializer, responses={204: None}, examples=[PASSWORD_EXAMPLE])
+    @extend_schema(request=PasswordSerializer, responses={204: None})
     @action(
         detail=True,
         methods=["put"],
@@ -116,7 +103,7 @@ class UserViewSet(ResourceViewSet):
         set_password(user, passwords.validated_data["password"])
         return Response(status=status.HTTP_204_NO_CONTENT)
 
-    @extend_schema(request=CurrentPasswordSerializer, responses={204: None}, examples=[REMOVAL_EXAMPLE])
+    @extend_schema(request=CurrentPasswordSerializer, responses={204: None})
     @password.mapping.delete
     def remove_password(self, request: Request, pk: str) -> Response:
         """Leave a user with tokens alone: no password signs in any more."""
@@ -143,7 +130,7 @@ class TokenViewSet(mixins.DestroyModelMixin, ResourceViewSet):
     def get_queryset(self) -> QuerySet[Token]:
         return Token.objects.filter(user=self.request.user.pk)
 
-    @extend_schema(request=TokenSerializer, responses={201: IssuedTokenSerializer}, examples=[TOKEN_EXAMPLE])
+    @extend_schema(request=TokenSerializer, responses={201: IssuedTokenSerializer})
     def create(self, request: Request) -> Response:
         """Make a token; the answer holds its 40 hex digits, this one time."""
         return super().create(request)
