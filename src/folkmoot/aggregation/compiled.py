@@ -10,7 +10,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from folkmoot.aggregation.kernels import LANES, Float64s, Values, comparators
+from folkmoot.aggregation.kernels import COLUMNS, LANES, Float64s, Values, comparators
 
 # No fastmath, and so no fused multiplication and addition: the bits would be others.
 _compile: Callable[[Any], Any] = numba.njit(nogil=True, cache=True)
@@ -79,43 +79,60 @@ def _accumulate_deltas(total, values, base, weight):  # type: ignore[no-untyped-
         total[i] += (np.float64(values[i]) - base[i]) * weight
 
 
+# Slices, and inner loops over all lanes: in this form the compiler takes many lanes at once.
+
+
+@_compile
+def _sum(lanes):  # type: ignore[no-untyped-def]
+    half = LANES // 2
+    while half:
+        low, high = lanes[:half], lanes[half : 2 * half]
+        for lane in range(half):
+            low[lane] += high[lane]
+        half //= 2
+    return lanes[0]
+
+
 @_compile
 def _delta_products(values, base, other):  # type: ignore[no-untyped-def]
     square, product = np.zeros(LANES), np.zeros(LANES)
-    whole = values.size // LANES * LANES
-    for start in range(0, whole, LANES):
-        for lane in range(LANES):
-            delta = np.float64(values[start + lane]) - base[start + lane]
+    for start in range(0, values.size, LANES):
+        stop = min(start + LANES, values.size)
+        some, of_base, of_other = values[start:stop], base[start:stop], other[start:stop]
+        for lane in range(stop - start):
+            delta = np.float64(some[lane]) - of_base[lane]
             square[lane] += delta * delta
-            product[lane] += delta * other[start + lane]
-    for lane in range(values.size - whole):
-        delta = np.float64(values[whole + lane]) - base[whole + lane]
-        square[lane] += delta * delta
-        product[lane] += delta * other[whole + lane]
-    of_square, of_product = 0.0, 0.0
-    for lane in range(LANES):
-        of_square += square[lane]
-        of_product += product[lane]
-    return of_square, of_product
+            product[lane] += delta * of_other[lane]
+    return _sum(square), _sum(product)
 
 
 @_compile
 def _inner_products(deltas, products):  # type: ignore[no-untyped-def]
-    lanes = np.zeros(LANES)
-    size = deltas.shape[1]
-    whole = size // LANES * LANES
-    for row in range(deltas.shape[0]):
-        for column in range(row + 1):
-            lanes[:] = 0.0
-            for start in range(0, whole, LANES):
-                for lane in range(LANES):
-                    lanes[lane] += deltas[row, start + lane] * deltas[column, start + lane]
-            for lane in range(size - whole):
-                lanes[lane] += deltas[row, whole + lane] * deltas[column, whole + lane]
-            total = 0.0
-            for lane in range(LANES):
-                total += lanes[lane]
-            products[row, column] += total
+    lanes = np.empty(LANES)
+    width = deltas.shape[1]
+    flat = deltas.reshape(-1)
+    for tile in range(0, width, COLUMNS):
+        for row in range(deltas.shape[0]):
+            first = flat[row * width + tile : row * width + tile + COLUMNS]
+            for column in range(row + 1):
+                second = flat[column * width + tile : column * width + tile + COLUMNS]
+                products[row, column] += _product(first, second, lanes)
+
+
+@_compile
+def _product(first, second, lanes):  # type: ignore[no-untyped-def]
+    lanes[:] = 0.0
+    for start in range(0, COLUMNS, 4 * LANES):
+        a, of_a = first[start : start + LANES], second[start : start + LANES]
+        b, of_b = first[start + LANES : start + 2 * LANES], second[start + LANES : start + 2 * LANES]
+        c, of_c = first[start + 2 * LANES : start + 3 * LANES], second[start + 2 * LANES : start + 3 * LANES]
+        d, of_d = first[start + 3 * LANES : start + 4 * LANES], second[start + 3 * LANES : start + 4 * LANES]
+        for lane in range(LANES):
+            so_far = lanes[lane] + a[lane] * of_a[lane]
+            so_far = so_far + b[lane] * of_b[lane]
+            so_far = so_far + c[lane] * of_c[lane]
+            lanes[lane] = so_far + d[lane] * of_d[lane]
+    return _sum(lanes)
 
 
 @_compile

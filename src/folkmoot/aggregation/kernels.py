@@ -2,7 +2,7 @@
 
 Both give the same bits: every product and every sum is rounded by itself to float64, in the order that is written
 here. Sums over many values run in LANES lanes side by side, so that processors can add them at once; the lanes are
-added up last, the first one first.
+added up last, the second half of them to the first, again and again.
 """
 
 from __future__ import annotations
@@ -19,7 +19,10 @@ Float64s = npt.NDArray[np.float64]
 Values = npt.NDArray[Any]
 """float32 or float64, one dimension, contiguous."""
 
-LANES = 32
+LANES = 64
+
+COLUMNS = 1024
+"""So many of a row are multiplied with those of another, and added up, before the next ones are."""
 
 _WORTHWHILE_BYTES = 1 << 24
 """Importing the compiled loops takes as long as going through so many bytes without them."""
@@ -43,7 +46,10 @@ class Kernels(Protocol):
         """The delta's inner product with itself, and that with the other."""
 
     def inner_products(self, deltas: Float64s, products: Float64s) -> None:
-        """Add to the lower triangle of `products`, (n, n), those of every two rows of `deltas`, (n, k)."""
+        """Add to the lower triangle of `products`, (n, n), those of every two rows of `deltas`.
+
+        These have the shape (n, k), where k is a multiple of COLUMNS, filled up with zeros.
+        """
 
     def sort_columns(self, values: Values) -> None:
         """Sort each column of `values`, (n, k), in place; there is no negative zero and no NaN among them."""
@@ -71,13 +77,11 @@ class _NumpyKernels:
         return _sum(square), _sum(product)
 
     def inner_products(self, deltas: Float64s, products: Float64s) -> None:
-        for row in range(len(deltas)):
-            lanes = np.zeros((row + 1, LANES))
-            whole = deltas.shape[1] // LANES * LANES
-            for start in range(0, whole, LANES):
-                lanes += deltas[row, start : start + LANES] * deltas[: row + 1, start : start + LANES]
-            lanes[:, : deltas.shape[1] - whole] += deltas[row, whole:] * deltas[: row + 1, whole:]
-            products[row, : row + 1] += [_sum(each) for each in lanes]
+        for tile in _tiles(deltas.shape[1], COLUMNS):
+            rows = deltas[:, tile].reshape(len(deltas), -1, LANES)
+            for number, row in enumerate(rows):
+                lanes = np.add.reduce(row * rows[: number + 1], axis=1)
+                products[number, : number + 1] += [_sum(each) for each in lanes]
 
     def sort_columns(self, values: Values) -> None:
         for tile in _tiles(values.shape[1], max(_TILE // len(values), 256)):
@@ -141,7 +145,8 @@ def _add_lanes(lanes: Float64s, values: Float64s) -> None:
 
 
 def _sum(lanes: Float64s) -> float:
-    total = 0.0
-    for lane in lanes.tolist():
-        total += lane
-    return total
+    half = LANES // 2
+    while half:
+        lanes[:half] += lanes[half : 2 * half]
+        half //= 2
+    return float(lanes[0])

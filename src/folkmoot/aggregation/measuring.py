@@ -6,14 +6,14 @@ and within one as kernels.py says, so that the bits are the same whoever compute
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from folkmoot.aggregation.kernels import Float64s, Kernels
+from folkmoot.aggregation.kernels import COLUMNS, Float64s, Kernels
 from folkmoot.aggregation.layout import Block, Piece
 from folkmoot.aggregation.pieces import Base, Input
 from folkmoot.aggregation.rules import Treatment
@@ -21,8 +21,8 @@ from folkmoot.aggregation.sources import Reader, Scratch
 from folkmoot.aggregation.strategy import Measure
 from folkmoot.tensors.checksums import BLOCK_BYTES
 
-_COLUMNS = 2048
-"""Fixed, since the bits depend on it; of a thousand updates so many columns are 16 MB."""
+_ROWS_BYTES = 1 << 22
+"""How much of the deltas of all updates is multiplied at once."""
 
 
 @dataclass(frozen=True)
@@ -86,29 +86,37 @@ class Measuring:
 
     def _add_norms(self, piece: Piece, total: Float64s) -> None:
         mean, zeros = np.zeros(piece.count), np.zeros(piece.count)
-        for each, share in zip(self._inputs, self._shares.tolist(), strict=True):
-            self._kernels.accumulate_deltas(mean, self._values(piece, each), self._base_of(piece, each), share)
-        for row, each in enumerate(self._inputs):
-            values = self._values(piece, each)
-            total[row] += self._kernels.delta_products(values, self._base_of(piece, each), mean)
+        for (values, base), share in zip(self._each(piece), self._shares.tolist(), strict=True):
+            self._kernels.accumulate_deltas(mean, values, base, share)
+        for row, (values, base) in enumerate(self._each(piece)):
+            total[row] += self._kernels.delta_products(values, base, mean)
         total[-1] += self._kernels.delta_products(mean, zeros, zeros)
 
     def _add_products(self, piece: Piece, total: Float64s) -> None:
-        for first in range(0, piece.count, _COLUMNS):
-            part = piece.from_value(first, min(_COLUMNS, piece.count - first))
-            size = len(self._inputs) * part.count
-            deltas = self._scratch.floats("deltas", size).reshape(len(self._inputs), part.count)
-            for row, each in zip(deltas, self._inputs, strict=True):
-                np.subtract(self._values(part, each), self._base_of(part, each), out=row)
+        n = len(self._inputs)
+        step = max(_ROWS_BYTES // (8 * n) // COLUMNS, 1) * COLUMNS
+        for first in range(0, piece.count, step):
+            part = piece.from_value(first, min(step, piece.count - first))
+            width = -(-part.count // COLUMNS) * COLUMNS
+            deltas = self._scratch.floats("deltas", n * width).reshape(n, width)
+            deltas[:, part.count :] = 0.0
+            for row, (values, base) in zip(deltas, self._each(part), strict=True):
+                np.subtract(values, base, out=row[: part.count], dtype=np.float64)
             self._kernels.inner_products(deltas, total)
+
+    def _each(self, piece: Piece) -> Iterator[tuple[npt.NDArray[Any], Float64s]]:
+        """The values of every update, and those that it began with; both only until the next ones are asked for."""
+        base = None
+        for each in self._inputs:
+            if base is None or each.base is not None:
+                base = self._base.floats(piece, reader=each.base)
+            yield self._values(piece, each), base
+            base = base if each.base is None else None
 
     def _values(self, piece: Piece, each: Input) -> npt.NDArray[Any]:
         raw = each.reader.read(piece.update, piece.num_bytes, self._scratch.bytes("values", piece.num_bytes))
         values = raw.view(piece.dtype)
         return values if piece.dtype.itemsize >= 4 else values.astype(np.float32)
-
-    def _base_of(self, piece: Piece, each: Input) -> Float64s:
-        return self._base.floats(piece, reader=each.base)
 
 
 def _cosines(squares: Float64s, of_mean: float, to_mean: Float64s) -> Float64s:
