@@ -35,6 +35,9 @@ class _CompiledKernels:
         square, product = _delta_products(_readonly(values), base, other)
         return float(square), float(product)
 
+    def subtract(self, values: Values, base: Float64s, out: Float64s) -> None:
+        _subtract(_readonly(values), base, out)
+
     def inner_products(self, deltas: Float64s, products: Float64s) -> None:
         _inner_products(deltas, products)
 
@@ -104,6 +107,12 @@ def _delta_products(values, base, other):  # type: ignore[no-untyped-def]
             square[lane] += delta * delta
             product[lane] += delta * of_other[lane]
     return _sum(square), _sum(product)
+
+
+@_compile
+def _subtract(values, base, out):  # type: ignore[no-untyped-def]
+    for i in range(values.size):
+        out[i] = np.float64(values[i]) - base[i]
 
 
 @_compile

@@ -42,6 +42,9 @@ class Kernels(Protocol):
     def accumulate_deltas(self, total: Float64s, values: Values, base: Float64s, weight: float) -> None:
         """Add the values minus the base, times the weight, to the total."""
 
+    def subtract(self, values: Values, base: Float64s, out: Float64s) -> None:
+        """Write the values minus the base."""
+
     def delta_products(self, values: Values, base: Float64s, other: Float64s) -> tuple[float, float]:
         """The delta's inner product with itself, and that with the other."""
 
@@ -67,6 +70,9 @@ class _NumpyKernels:
             delta = np.subtract(values[tile], base[tile], dtype=np.float64)
             delta *= weight
             total[tile] += delta
+
+    def subtract(self, values: Values, base: Float64s, out: Float64s) -> None:
+        np.subtract(values, base, out=out, dtype=np.float64)
 
     def delta_products(self, values: Values, base: Float64s, other: Float64s) -> tuple[float, float]:
         square, product = np.zeros(LANES), np.zeros(LANES)

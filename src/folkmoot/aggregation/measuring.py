@@ -101,7 +101,7 @@ class Measuring:
             deltas = self._scratch.floats("deltas", n * width).reshape(n, width)
             deltas[:, part.count :] = 0.0
             for row, (values, base) in zip(deltas, self._each(part), strict=True):
-                np.subtract(values, base, out=row[: part.count], dtype=np.float64)
+                self._kernels.subtract(values, base, row[: part.count])
             self._kernels.inner_products(deltas, total)
 
     def _each(self, piece: Piece) -> Iterator[tuple[npt.NDArray[Any], Float64s]]:
