@@ -42,7 +42,7 @@ def test_an_option_of_another_type_is_refused(value):
 
 @pytest.mark.parametrize("value", [0, -1, float("nan"), float("inf")])
 def test_an_option_out_of_its_range_is_refused(value):
-    with pytest.raises(InvalidValue, match="a learning rate is a number above 0"):
+    with pytest.raises(InvalidValue, match="the server learning rate is a number above 0"):
         find_strategy("FedAvg", {"server_learning_rate": value})
 
 

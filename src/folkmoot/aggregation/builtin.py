@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from folkmoot.aggregation.finding import find_strategy
@@ -10,6 +11,7 @@ from folkmoot.aggregation.mean import BufferedMean, FairMean, NormalizedMean, Pl
 from folkmoot.aggregation.optimizers import SGD, Adagrad, Adam, Momentum, Yogi
 from folkmoot.aggregation.robust import Bulyan, CenteredClipping, GeometricMedian, Krum, Median, TrimmedMean
 from folkmoot.aggregation.strategy import Aggregator, Buffer, ControlVariate, ServerOptimizer, Strategy
+from folkmoot.errors import InvalidValue
 
 NO_OPTIONS: Mapping[str, Any] = {}
 
@@ -59,6 +61,8 @@ def scaffold(*, server_learning_rate: float = 1.0, participation: float = 1.0) -
     participants that a round asks: |S| / N in the paper.
     Source: Karimireddy et al. 2020, Algorithm 1, https://arxiv.org/abs/1910.06378
     """
+    if not 0 < participation <= 1:
+        raise InvalidValue(f"participation is above 0 and at most 1, not {participation}")
     control = ControlVariate("control_variate", participation)
     return Strategy(PlainMean(), SGD(server_learning_rate), control_variate=control)
 
@@ -160,4 +164,8 @@ def _robust(aggregator: Aggregator, server_learning_rate: float) -> Strategy:
 
 
 def _over(aggregator: str, options: Mapping[str, Any], optimizer: ServerOptimizer) -> Strategy:
-    return Strategy(find_strategy(aggregator, options).aggregator, optimizer)
+    """Whatever else the strategy of that name has, such as a buffer or a clipping norm, stays its own."""
+    found = find_strategy(aggregator, options)
+    if found.server_optimizer != SGD():
+        raise InvalidValue(f"{aggregator} has a server optimizer or a learning rate of its own: choose one of the two")
+    return replace(found, server_optimizer=optimizer)

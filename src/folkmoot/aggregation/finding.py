@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any
+from types import UnionType
+from typing import Any, Union, get_args, get_origin
 
 from folkmoot.aggregation.rules import checked_rules
 from folkmoot.aggregation.screening import Screen
@@ -35,9 +36,12 @@ def find_strategy(name: str, options: Mapping[str, Any]) -> Strategy:
         raise InvalidValue(f"there is no strategy {name!r}; there are {', '.join(sorted(installed))}")
     factory = _load(installed[name])
     own = {option: value for option, value in options.items() if option not in COMMON}
-    _check_options(name, inspect.signature(factory, eval_str=True).parameters, own)
+    _check_options(name, _parameters(name, factory), own)
     common = {option: COMMON[option](options[option]) for option in COMMON if option in options}
-    return replace(factory(**own), **common)
+    strategy = factory(**own)
+    if not isinstance(strategy, Strategy):
+        raise Misconfigured(f"the strategy {name} cannot be used: what makes it returned {strategy!r}")
+    return replace(strategy, name=name, **common)
 
 
 def _clip(value: Any) -> float:
@@ -85,6 +89,17 @@ def _load(entry_point: EntryPoint) -> Factory:
     return factory
 
 
+_BY_NAME = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+
+
+def _parameters(name: str, factory: Factory) -> Mapping[str, inspect.Parameter]:
+    try:
+        parameters = inspect.signature(factory, eval_str=True).parameters
+    except (NameError, TypeError, ValueError) as error:
+        raise Misconfigured(f"the options of the strategy {name} cannot be read from its signature: {error}") from error
+    return {option: each for option, each in parameters.items() if each.kind in _BY_NAME}
+
+
 def _check_options(name: str, known: Mapping[str, inspect.Parameter], options: Mapping[str, Any]) -> None:
     for option, value in options.items():
         if option not in known:
@@ -108,10 +123,12 @@ _ACCEPTED: dict[Any, tuple[tuple[type, ...], str]] = {
 
 def _check_type(name: str, option: str, value: Any, annotation: Any) -> None:
     """An annotation such as `int | None` takes either; one that is none of the above takes anything."""
-    choices = getattr(annotation, "__args__", None) if type(annotation).__name__ == "UnionType" else (annotation,)
-    known = [_ACCEPTED[each] for each in choices or () if each in _ACCEPTED]
-    if known and not any(_is_a(value, accepted) for accepted, _ in known):
-        raise InvalidValue(f"the option {option!r} of {name} must be {known[0][1]}, not {value!r}")
+    choices = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+    if any(each not in _ACCEPTED for each in choices):
+        return
+    if not any(_is_a(value, _ACCEPTED[each][0]) for each in choices):
+        expected = " or ".join(_ACCEPTED[each][1] for each in choices)
+        raise InvalidValue(f"the option {option!r} of {name} must be {expected}, not {value!r}")
 
 
 def _is_a(value: Any, accepted: tuple[type, ...]) -> bool:

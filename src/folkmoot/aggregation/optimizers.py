@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -24,7 +25,7 @@ class SGD:
     learning_rate: float = 1.0
 
     def __post_init__(self) -> None:
-        _check_positive("a learning rate", self.learning_rate)
+        _check_positive("the server learning rate", self.learning_rate)
 
     @property
     def initial_state(self) -> Mapping[str, float]:
@@ -50,7 +51,7 @@ class Momentum:
     momentum: float = 0.9
 
     def __post_init__(self) -> None:
-        _check_positive("a learning rate", self.learning_rate)
+        _check_positive("the server learning rate", self.learning_rate)
         _check_fraction("momentum", self.momentum)
 
     @property
@@ -70,25 +71,28 @@ class Momentum:
 class Adaptive:
     """Divides a running mean of the proposed steps by the root of a second moment, plus `tau`.
 
-    How the second moment moves is what the subclasses differ in; it begins at tau squared, the least that the paper
-    allows. Source: Reddi et al. 2021, Algorithm 2, https://arxiv.org/abs/2003.00295
+    How the second moment moves is what the subclasses differ in, so that each has a name of its own for it in the
+    state; it begins at tau squared, the least that the paper allows.
+    Source: Reddi et al. 2021, Algorithm 2, https://arxiv.org/abs/2003.00295
     """
+
+    SECOND: ClassVar[str]
 
     learning_rate: float = 0.1
     beta_1: float = 0.9
     tau: float = 1e-3
 
     def __post_init__(self) -> None:
-        _check_positive("a learning rate", self.learning_rate)
+        _check_positive("the server learning rate", self.learning_rate)
         _check_positive("tau", self.tau)
         _check_fraction("beta_1", self.beta_1)
 
     @property
     def initial_state(self) -> Mapping[str, float]:
-        return {"first_moment": 0.0, "second_moment": self.tau**2}
+        return {"first_moment": 0.0, self.SECOND: self.tau**2}
 
     def step(self, aggregate: Float64s, *, base: Callable[[], Float64s], state: Mapping[str, Float64s]) -> None:
-        start, first, second = base(), state["first_moment"], state["second_moment"]
+        start, first, second = base(), state["first_moment"], state[self.SECOND]
         aggregate -= start
         first *= self.beta_1
         first += (1 - self.beta_1) * aggregate
@@ -105,6 +109,7 @@ class Adaptive:
 class Adagrad(Adaptive):
     """The second moment is the sum of the squares of all steps. With the paper's own `beta_1`, which is 0."""
 
+    SECOND = "adagrad_second_moment"
     beta_1: float = 0.0
 
     def _move(self, second: Float64s, squares: Float64s) -> None:
@@ -115,6 +120,7 @@ class Adagrad(Adaptive):
 class Adam(Adaptive):
     """The second moment is a running mean of the squares."""
 
+    SECOND = "adam_second_moment"
     beta_2: float = 0.99
 
     def __post_init__(self) -> None:
@@ -130,6 +136,7 @@ class Adam(Adaptive):
 class Yogi(Adaptive):
     """The second moment goes towards the squares by as much as a share of them, however far away they are."""
 
+    SECOND = "yogi_second_moment"
     beta_2: float = 0.99
 
     def __post_init__(self) -> None:

@@ -15,6 +15,10 @@ import numpy.typing as npt
 from folkmoot.aggregation.strategy import Cohort, Float64s, Measure, Weights
 from folkmoot.errors import InvalidValue
 
+_STILL = 1e-9
+_MOST_ITERATIONS = 10_000
+"""Of a thousand updates so many take a minute."""
+
 
 @dataclass(frozen=True)
 class Median:
@@ -52,7 +56,8 @@ class TrimmedMean:
 
     @property
     def min_updates(self) -> int:
-        return next(n for n in range(1, 10**9) if n > 2 * self._left_out(n))
+        # One value is left of n = 2 k + 1 where k is at least trim * n.
+        return 2 * math.ceil(round(self.trim / (1 - 2 * self.trim), 9)) + 1
 
     def weigh(self, cohort: Cohort) -> Weights:
         return Weights(np.ones(len(cohort)))
@@ -99,8 +104,9 @@ class Krum:
 class Bulyan:
     """Krum again and again until n - 2f updates are chosen; of these, per value, the mean of those at the median.
 
-    f is `num_byzantine`; the n - 4f values closest to the median of the chosen ones count.
-    Source: El Mhamdi et al. 2018, section 4, https://arxiv.org/abs/1802.07927
+    f is `num_byzantine`; the n - 4f values closest to the median of the chosen ones count, of two that are equally
+    close the smaller. Source: El Mhamdi et al. 2018, section 4, https://arxiv.org/abs/1802.07927 (there the median
+    of an even number is one of the values, here the mean of the two in the middle)
     """
 
     num_byzantine: int
@@ -127,15 +133,13 @@ class Bulyan:
         count = max(len(values) - 2 * self.num_byzantine, 1)
         median = np.empty(len(out))
         Median().merge(values, median)
-        # All are sorted, so that those closest to it lie side by side: the stretch of so many that reaches least far.
-        farthest = np.full(len(out), np.inf)
+        # All are sorted, so that those closest to it lie side by side: go on while the next is closer than the first.
+        _mean(values[:count], out)
         stretch = np.empty(len(out))
-        for first in range(len(values) - count + 1):
-            reach = np.maximum(median - values[first], values[first + count - 1] - median)
-            _mean(values[first : first + count], stretch)
-            is_closer = reach < farthest
+        for first in range(len(values) - count):
+            is_closer = values[first + count] - median < median - values[first]
+            _mean(values[first + 1 : first + 1 + count], stretch)
             np.copyto(out, stretch, where=is_closer)
-            np.copyto(farthest, reach, where=is_closer)
 
 
 @dataclass(frozen=True)
@@ -155,17 +159,18 @@ class GeometricMedian:
     def __post_init__(self) -> None:
         if not 0 < self.smoothing < float("inf"):
             raise InvalidValue(f"smoothing is a number above 0, not {self.smoothing}")
-        if self.max_iterations < 1:
-            raise InvalidValue(f"max_iterations is at least 1, not {self.max_iterations}")
+        _check_iterations("max_iterations", self.max_iterations)
 
     def weigh(self, cohort: Cohort) -> Weights:
         shares = np.full(len(cohort), 1 / len(cohort))
         for _ in range(self.max_iterations):
             closeness = 1 / np.maximum(_distances_to(shares, cohort.inner_products), self.smoothing)
             following = closeness / closeness.sum()
-            if np.abs(following - shares).max() < 1e-12:
-                break
+            # By how much for its size: a share of 1e-12 still counts of an update that is 1e30 away.
+            has_moved = (np.abs(following - shares) > _STILL * following).any()
             shares = following
+            if not has_moved:
+                break
         return Weights(shares)
 
 
@@ -186,8 +191,7 @@ class CenteredClipping:
     def __post_init__(self) -> None:
         if not 0 < self.radius < float("inf"):
             raise InvalidValue(f"radius is a number above 0, not {self.radius}")
-        if self.iterations < 1:
-            raise InvalidValue(f"iterations is at least 1, not {self.iterations}")
+        _check_iterations("iterations", self.iterations)
 
     def weigh(self, cohort: Cohort) -> Weights:
         centre = np.zeros(len(cohort))
@@ -201,6 +205,11 @@ class CenteredClipping:
 def _check_num_byzantine(value: int) -> None:
     if value < 0:
         raise InvalidValue(f"num_byzantine is at least 0, not {value}")
+
+
+def _check_iterations(name: str, value: int) -> None:
+    if not 1 <= value <= _MOST_ITERATIONS:
+        raise InvalidValue(f"{name} is from 1 to {_MOST_ITERATIONS}, not {value}")
 
 
 def _krum_scores(distances: Float64s, neighbours: int) -> Float64s:

@@ -49,7 +49,7 @@ class Screen:
     def __post_init__(self) -> None:
         if self.score not in SCORES:
             raise InvalidValue(f"screen.score is one of {', '.join(SCORES)}, not {self.score!r}")
-        if self.action not in ACTIONS:
+        if self.action not in tuple(ACTIONS):  # which asks nothing of what came, as a dict would
             raise InvalidValue(f"screen.action is one of {', '.join(ACTIONS)}, not {self.action!r}")
         lowest, highest = (-1.0, 1.0) if self.score == "cosine" else (0.0, float("inf"))
         is_number = isinstance(self.bound, int | float) and not isinstance(self.bound, bool)
@@ -61,6 +61,8 @@ class Screen:
     def why_not(self, scores: Scores) -> str:
         """Say why an update with these scores is left out; nothing where it is not."""
         value, name = getattr(scores, self.score), self.score.replace("_", " ")
+        if self.score == "relative_norm" and value is None and scores.norm:
+            return "its relative norm is infinite: the median of all norms is 0"
         if value is None:
             return ""
         if self.score == "cosine":

@@ -178,7 +178,7 @@ class Strategy:
 
     `clip` bounds the L2 norm of every delta; `screen` leaves updates out; `rules` say, by patterns of names, which
     tensors are not for the strategy (see rules.py). With `scores` each update's norm and cosine are reported, which
-    takes another pass over them where nothing else needs it.
+    takes another pass over them where nothing else needs it. `name` is that of the entry point, for messages.
     """
 
     aggregator: Aggregator
@@ -189,6 +189,7 @@ class Strategy:
     screen: Screen | None = None
     rules: tuple[tuple[str, str], ...] = ()
     scores: bool = False
+    name: str = field(default="", compare=False)
 
     @property
     def keeps_state(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from folkmoot.aggregation.measuring import Measured
 from folkmoot.aggregation.pieces import Input
-from folkmoot.aggregation.screening import ACTIONS, Scores, Screen, scores_of
+from folkmoot.aggregation.screening import ACTIONS, Scores, scores_of
 from folkmoot.aggregation.strategy import (
     Cohort,
     CoordinatewiseAggregator,
@@ -40,11 +41,12 @@ def wanted_measure(strategy: Strategy) -> Measure:
 
 def weigh(strategy: Strategy, updates: Sequence[Update], all_inputs: Sequence[Input], measured: Measured) -> Weighed:
     """Decide how much each counts; raises AggregationFailed where too few are left, or none counts."""
-    scores = scores_of(measured.norms, measured.cosines) if len(measured.norms) else [Scores() for _ in updates]
-    scores = [_screened(each, strategy.screen) for each in scores]
+    norms = measured.norms if len(measured.norms) else np.zeros(len(updates))
+    scores = scores_of(norms, measured.cosines) if len(measured.norms) else [Scores() for _ in updates]
+    scores = [_screened(strategy, each, norm) for each, norm in zip(scores, norms.tolist(), strict=True)]
     left = [number for number, each in enumerate(scores) if each.status == "accepted"]
     _check_enough(strategy, len(left), [each.reason for each in scores])
-    scales = _scales(strategy.clip, measured.norms[left] if len(measured.norms) else np.zeros(len(left)))
+    scales = _scales(strategy.clip, norms[left])
     weights = _weights(strategy, [updates[number] for number in left], measured, left, scales)
     shares = weights.values / weights.values.sum()
     inputs = [
@@ -64,19 +66,29 @@ def weigh(strategy: Strategy, updates: Sequence[Update], all_inputs: Sequence[In
     return Weighed(counting, weights.of_deltas or not all(each.is_plain for each in counting), scores)
 
 
-def _screened(scores: Scores, screen: Screen | None) -> Scores:
+def _screened(strategy: Strategy, scores: Scores, norm: float) -> Scores:
+    """Leave out what the screen does, and what is so far away that nothing could be computed with it."""
+    screen = strategy.screen
+    status = ACTIONS[screen.action] if screen else "rejected"
+    if not math.isfinite(norm) and (screen or strategy.aggregator.measure >= Measure.NORMS):
+        return replace(scores, status=status, reason="its norm is too large to be computed")
     reason = screen.why_not(scores) if screen else ""
-    return replace(scores, status=ACTIONS[screen.action], reason=reason) if screen and reason else scores
+    return replace(scores, status=status, reason=reason) if reason else scores
 
 
 def _check_enough(strategy: Strategy, count: int, reasons: Sequence[str]) -> None:
     needed = strategy.min_updates
     if count < needed:
         screened = sum(map(bool, reasons))
-        left_out = f", {screened} more were screened out" if screened else ""
+        left_out = f"; screened out: {screened}" if screened else ""
+        name = strategy.name or type(strategy.aggregator).__name__
         raise AggregationFailed(
-            f"{type(strategy.aggregator).__name__} needs {needed} updates, and there are {count}{left_out}"
+            f"{name} needs {_counted(needed)}, and there {'is' if count == 1 else 'are'} {count}{left_out}"
         )
+
+
+def _counted(count: int) -> str:
+    return f"{count} update{'' if count == 1 else 's'}"
 
 
 def _scales(clip: float | None, norms: Float64s) -> Float64s:
@@ -102,6 +114,9 @@ def _weights(
     if not (np.isfinite(norms).all() and np.isfinite(products).all()):
         raise AggregationFailed("the updates are too far from the model for their distances to be computed")
     weights = strategy.aggregator.weigh(Cohort(updates, norms, products))
-    if not np.isfinite(weights.values).all() or (weights.values < 0).any() or not weights.values.sum() > 0:
+    values = np.asarray(weights.values, np.float64)
+    if values.shape != (len(updates),):
+        raise AggregationFailed(f"the aggregator gave weights of shape {values.shape} for {_counted(len(updates))}")
+    if not np.isfinite(values).all() or (values < 0).any() or not values.sum() > 0:
         raise AggregationFailed("the weights of the updates must be 0 or more, and one of them above 0")
-    return weights
+    return replace(weights, values=values)
