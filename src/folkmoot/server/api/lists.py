@@ -74,7 +74,17 @@ class ListFilter(BaseFilterBackend):
         if view.query_class is None:
             return queryset
         # As a dict: what is missing from a form would be a false, what is missing here was not asked.
-        return view.query_class(data=request.query_params.dict()).filtered(queryset)
+        query = view.query_class(data=request.query_params.dict())
+        _refuse_unknown(request, {*query.fields, *PageQuery().fields})
+        return query.filtered(queryset)
+
+
+def _refuse_unknown(request: Request, known: set[str]) -> None:
+    """A filter that is misspelt would show all there is."""
+    # `format` is the framework's own.
+    unknown = set(request.query_params) - known - {"format"}
+    if unknown:
+        raise serializers.ValidationError({name: ["Unknown parameter."] for name in sorted(unknown)})
 
 
 class PageQuery(serializers.Serializer):

@@ -8,6 +8,7 @@ from typing import Any
 from rest_framework import serializers
 
 from folkmoot.errors import NotAvailableYet
+from folkmoot.server.api.serializers.strict import NumberField
 from folkmoot.server.trainings.options import NOT_YET
 from folkmoot.tensors.encodings import Encoding
 
@@ -18,7 +19,7 @@ MAX_PATTERN_LENGTH = 512
 class OptionsSerializer(serializers.Serializer):
     """Checks what is known, refuses what is not available yet, leaves the rest alone."""
 
-    round_timeout = serializers.FloatField(min_value=1, max_value=366 * 86_400, required=False)
+    round_timeout = NumberField(min_value=1, max_value=366 * 86_400, required=False)
     round_retries = serializers.IntegerField(min_value=0, max_value=100, required=False)
     min_updates = serializers.IntegerField(min_value=1, required=False)
     tests = serializers.ChoiceField(("every_round", "final", "never"), required=False)

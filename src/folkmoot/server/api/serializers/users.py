@@ -13,6 +13,7 @@ from folkmoot.server.accounts import services
 from folkmoot.server.accounts.models import Token, User
 from folkmoot.server.api.serializers import examples
 from folkmoot.server.api.serializers.examples import example, example_of
+from folkmoot.server.api.serializers.strict import TEXT_FIELDS
 from folkmoot.server.trainings.models import Training
 
 
@@ -120,6 +121,8 @@ class RegistrationSerializer(serializers.ModelSerializer):
 class ProfileSerializer(serializers.ModelSerializer):
     """What a user changes about itself; the answer shows all of it."""
 
+    serializer_field_mapping = TEXT_FIELDS
+
     class Meta:
         model = User
         fields = ("first_name", "last_name", "email", "message_endpoint")
@@ -188,6 +191,8 @@ class RegisteredUserSerializer(serializers.ModelSerializer):
 )
 class TokenSerializer(serializers.ModelSerializer):
     """A token without its digits: only `prefix`, the first eight of them."""
+
+    serializer_field_mapping = TEXT_FIELDS
 
     class Meta:
         model = Token

@@ -172,7 +172,7 @@ class ModelViewSet(ResourceViewSet):
     def retrieve(self, request: Request, pk: str) -> HttpResponseBase:
         """Download the model with its latest tensors or those of a round; Range and If-None-Match are understood."""
         model = self.get_object()
-        wanted = _validated(DownloadSerializer, request.query_params)
+        wanted = _validated(DownloadSerializer, request.query_params.dict())
         return model_response(request._request, local_models.download(model, **wanted))
 
     @extend_schema(
@@ -317,7 +317,7 @@ class ModelViewSet(ResourceViewSet):
         return Response(answer["body"], answer["status"], headers=headers)
 
 
-def _validated(serializer_class: type[Any], given: Request | QueryDict) -> dict[str, Any]:
+def _validated(serializer_class: type[Any], given: Request | QueryDict | dict[str, str]) -> dict[str, Any]:
     serializer = serializer_class(data=given.data if isinstance(given, Request) else given)
     serializer.is_valid(raise_exception=True)
     return dict(serializer.validated_data)
