@@ -29,6 +29,9 @@ class DescribedWorld:
         self.file = as_file(initial_model())
         self.digest = hashlib.sha256(self.file).hexdigest()
 
+    def schema(self) -> dict[str, Any]:
+        return dict(self._call("GET", "schema/?format=json"))
+
     def requests(self) -> dict[str, Request]:
         """By the name of the operation; `ids` may stand for the id in the path, the first is that of the request."""
         own_token = self._call("GET", "tokens/")[0]["id"]
@@ -121,6 +124,7 @@ class DescribedWorld:
             "DELETE /api/trainings/{id}/clients/": {"ids": trainings, **clients},
             "GET /api/trainings/{id}/models/": {"ids": trainings},
             "GET /api/trainings/{id}/models/latest/": {"ids": trainings},
+            "GET /api/trainings/{id}/updates/": {"ids": trainings},
         }
 
     def _superuser(self) -> Account:
