@@ -20,8 +20,8 @@ def test_a_list_refuses_a_parameter_that_it_does_not_know(ada, path):
     assert answer.json() == {"nmae": ["Unknown parameter."]}
 
 
-def test_a_list_takes_the_frameworks_own_parameter(ada):
-    assert ada.get("/api/users/?format=json&limit=1").status_code == 200
+def test_a_list_takes_the_frameworks_own_parameter_and_what_browsers_add_to_fetch_anew(ada):
+    assert ada.get("/api/users/?format=json&limit=1&_=1732370000").status_code == 200
 
 
 @pytest.mark.parametrize("query", ["as=", "part=", "round="])

@@ -81,8 +81,8 @@ class ListFilter(BaseFilterBackend):
 
 def _refuse_unknown(request: Request, known: set[str]) -> None:
     """A filter that is misspelt would show all there is."""
-    # `format` is the framework's own.
-    unknown = set(request.query_params) - known - {"format"}
+    # `format` is the framework's own, and browsers are made to fetch anew with `_=<time>`.
+    unknown = set(request.query_params) - known - {"format", "_"}
     if unknown:
         raise serializers.ValidationError({name: ["Unknown parameter."] for name in sorted(unknown)})
 
