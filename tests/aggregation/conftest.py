@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from folkmoot.aggregation import Report, Strategy, Update, aggregate_files, find_strategy
+from folkmoot.aggregation import Report, Strategy, Update, aggregate_files, find_strategy, layout_of
 from folkmoot.tensors import TensorFile, Tensors, write_tensors
 
 
@@ -82,11 +82,12 @@ def for_strategy():
     """Give the updates of a round what the strategy wants to know of them, beside the model's tensors."""
 
     def give(a_round: Round, strategy: Strategy, change: float = 0.0) -> None:
+        wanted = layout_of(strategy, TensorFile.open(a_round.base).schema).update
         for number, (update, tensors) in enumerate(zip(a_round.updates, a_round.tensors, strict=True)):
-            a_round.updates[number] = replace(update, metrics={"local_steps": 4, "loss": 0.5})
-            if strategy.control_variate:
-                merged = {name: each for name, each in tensors.items() if each.dtype.kind not in "biu"}
-                controls = {f"control_variate/{name}": np.full_like(each, change) for name, each in merged.items()}
+            a_round.updates[number] = replace(update, metrics={"local_steps": 4, "loss": 0.5, **update.metrics})
+            more = {spec.name: spec for spec in wanted if spec.name not in tensors}
+            if more:
+                controls = {name: np.full(spec.shape, change, spec.numpy_dtype) for name, spec in more.items()}
                 write_tensors(update.path, {**tensors, **controls})
 
     return give

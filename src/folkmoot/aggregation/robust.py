@@ -197,7 +197,7 @@ class CenteredClipping:
         centre = np.zeros(len(cohort))
         for _ in range(self.iterations):
             distances = _distances_to(centre, cohort.inner_products)
-            pull = np.minimum(1.0, self.radius / np.maximum(distances, np.finfo(np.float64).tiny)) / len(cohort)
+            pull = self.radius / np.maximum(distances, self.radius) / len(cohort)
             centre = centre * (1 - pull.sum()) + pull
         return Weights(centre, of_deltas=True)
 
