@@ -42,8 +42,8 @@ FULL_ROBUST: Sizes = [(20, 1_000_000)]
 QUICK: Sizes = [(10, 1_000_000), (100, 100_000)]
 QUICK_ROBUST: Sizes = [(20, 100_000)]
 
-# More than one block, so that whatever is compiled is compiled; little enough not to leave memory behind that counts.
-PARAMETERS_TO_WARM_UP, MOST_TO_WARM_UP = 70_000, 50
+# Enough for whatever is compiled to be compiled; little enough not to leave memory behind that counts.
+PARAMETERS_TO_WARM_UP, MOST_TO_WARM_UP = 500_000, 50
 
 
 def main() -> None:
