@@ -208,7 +208,7 @@ def test_a_training_whose_event_always_fails_ends_with_the_reason(make_scene, st
         bring_forward()
 
     assert scene.state == "E"
-    assert scene.shown["reason"].startswith("round_full could not be handled: ")
+    assert scene.shown["reason"].startswith("Round 0 could not be aggregated: ")
 
 
 def test_seconds_until_due_is_none_without_events():

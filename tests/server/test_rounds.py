@@ -731,15 +731,3 @@ def test_a_deleted_training_is_not_aggregated(make_scene, as_, work):
     work()
 
     assert Checkpoint.objects.filter(model=scene.model_id).count() == 1
-
-
-def test_a_round_whose_update_was_lost_ends_the_training_with_a_reason(make_scene, storage, work):
-    scene = make_scene(participants=1)
-    scene.send_update(scene.participants[0])
-    storage.path(scene.training.rounds.get().updates.get().sha256).unlink()
-
-    work()
-
-    assert scene.state == "E"
-    assert scene.shown["reason"].startswith("Round 0 could not be aggregated: ")
-    assert scene.round_states == ["FAILED"]

@@ -38,6 +38,7 @@ ROUND = {
     ("OPEN", "fail"): "FAILED",
     ("AGGREGATING", "test"): "TESTING",
     ("AGGREGATING", "close"): "CLOSED",
+    ("AGGREGATING", "retry"): "OPEN",
     ("AGGREGATING", "fail"): "FAILED",
     ("AGGREGATING", "collect"): "SWAG",
     ("SWAG", "fill"): "MERGING",

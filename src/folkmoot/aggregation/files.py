@@ -26,7 +26,7 @@ from folkmoot.aggregation.sources import Reader, opened
 from folkmoot.aggregation.state_file import StateWriter, writing_state
 from folkmoot.aggregation.strategy import Measure, Source, Strategy, Update
 from folkmoot.aggregation.weighing import wanted_measure, weigh
-from folkmoot.errors import AggregationFailed, InvalidFile, InvalidValue, SchemaMismatch
+from folkmoot.errors import AggregationFailed, DamagedUpdate, InvalidFile, InvalidValue, SchemaMismatch
 from folkmoot.tensors import TensorFile, TensorFileWriter, check_fits
 from folkmoot.tensors.limits import TRUSTED
 from folkmoot.tensors.schema import Schema
@@ -192,6 +192,8 @@ def _check_layout(reader: Reader, header: bytes, schema: Schema, update: Update)
     if reader.size == len(header) + schema.num_bytes and reader.copy(0, len(header)) == header:
         return
     what = f"update {update.id}"
+    if update.checksums:  # it had the layout when these were made
+        raise DamagedUpdate(f"{what} is damaged: it does not begin as it did when it came in", update_id=update.id)
     if isinstance(update.path, Path):
         try:
             check_fits(schema, TensorFile.open(update.path, limits=TRUSTED).schema, what=what)

@@ -27,6 +27,19 @@ class TrainingState(StrEnum):
         return self in (TrainingState.ONGOING, TrainingState.SWAG_ROUND)
 
 
+class UpdateStatus(StrEnum):
+    """What has become of an update; all but the first two leave it out of the aggregate."""
+
+    WAITING = "waiting"
+    ACCEPTED = "accepted"
+    REJECTED = "rejected"
+    """By the strategy's screen, or because its stored bytes are damaged."""
+    QUARANTINED = "quarantined"
+    """As rejected, but to be looked at by a person."""
+    PASSED_ON = "passed_on"
+    """In daisy chaining: it was another participant's to begin with, and wandered on."""
+
+
 class RoundState(StrEnum):
     """What a round is doing: collecting updates, making the next model, having it tested, or nothing more.
 

@@ -61,6 +61,8 @@ ORPHAN_GRACE_SECONDS = env.seconds("FOLKMOOT_ORPHAN_GRACE_SECONDS", 3600)
 BODY_TIMEOUT_SECONDS = env.seconds("FOLKMOOT_BODY_TIMEOUT_SECONDS", 30)
 # Bytes a second, on average over that time, that have to come of a body of more than 64 KiB.
 MIN_UPLOAD_RATE = env.whole_number("FOLKMOOT_MIN_UPLOAD_RATE", 16 * 2**10)
+# For how long a round waits for space to write its checkpoint, or for files that cannot be read.
+STORAGE_WAIT = env.seconds("FOLKMOOT_STORAGE_WAIT", 24 * 3600)
 # The first pause before a failed event or push is tried again; each further one is twice as long.
 RETRY_SECONDS = env.seconds("FOLKMOOT_RETRY_SECONDS", 1)
 

@@ -21,10 +21,15 @@ from folkmoot.server.outbox.models import Event, Lane
 logger = logging.getLogger(__name__)
 
 MAX_ATTEMPTS = 5
+"""How often an event is tried whose handler fails; waiting for storage is no failure, and has a limit of its own."""
 MAX_PAUSE_SECONDS = 300
 
 Handler = Callable[[Event], None]
 _handlers: dict[str, tuple[Handler, Handler]] = {}
+
+
+class AwaitsStorage(Exception):
+    """Raised by a handler that cannot go on until something outside is mended, and then can; its text says what."""
 
 
 def give_up_silently(event: Event) -> None:
@@ -34,7 +39,7 @@ def give_up_silently(event: Event) -> None:
 def handles(kind: str, *, give_up: Handler = give_up_silently) -> Callable[[Handler], Handler]:
     """Register the function for events of this kind. It may run twice: it asks first whether its work is still wanted.
 
-    After MAX_ATTEMPTS failures `give_up` is called instead, once.
+    After MAX_ATTEMPTS failures, or FOLKMOOT_STORAGE_WAIT seconds of AwaitsStorage, `give_up` is called instead, once.
     """
 
     def register(handler: Handler) -> Handler:
@@ -64,6 +69,9 @@ def handle_next_event(lane: Lane) -> bool:
     fault_point(f"{event.kind}.claimed")
     try:
         _handle(event)
+    except AwaitsStorage as error:
+        logger.warning("event %s waits: %s", event, error)
+        _wait(event, error)
     except Unavailable as error:  # of something outside: its sentence says it all
         logger.warning("event %s failed for the %d. time: %s", event, event.attempts, error)
         _try_again_later(event, error)
@@ -114,9 +122,29 @@ def _first_in_turn(lane: Lane, now: datetime) -> Event | None:
 
 def _handle(event: Event) -> None:
     handler, give_up = _handlers[event.kind]
-    if event.attempts > MAX_ATTEMPTS:
+    if event.attempts > MAX_ATTEMPTS or _has_waited_long(event):
         handler = give_up
     handler(event)
+
+
+def _has_waited_long(event: Event) -> bool:
+    limit = timedelta(seconds=settings.STORAGE_WAIT)
+    return event.waits_since is not None and event.due_at >= event.waits_since + limit
+
+
+def _wait(event: Event, reason: AwaitsStorage) -> None:
+    """Try again after as long as it has waited already, which makes each pause twice the last; without counting it."""
+    now = timezone.now()
+    since = event.waits_since or now
+    pause = min(max((now - since).total_seconds(), settings.RETRY_SECONDS), MAX_PAUSE_SECONDS)
+    last = since + timedelta(seconds=settings.STORAGE_WAIT)
+    Event.objects.filter(pk=event.pk).update(
+        due_at=min(now + timedelta(seconds=pause), max(now, last)),
+        waits_since=since,
+        attempts=F("attempts") - 1,
+        leased_until=None,
+        error=str(reason)[:1000],
+    )
 
 
 def _try_again_later(event: Event, error: Exception) -> None:

@@ -41,6 +41,8 @@ class Event(models.Model):
     due_at = models.DateTimeField(default=timezone.now)
     leased_until = models.DateTimeField(null=True)
     attempts = models.PositiveIntegerField(default=0)
+    # Since when it could not be handled for lack of storage.
+    waits_since = models.DateTimeField(null=True)
     handled_at = models.DateTimeField(null=True)
     error = models.TextField(blank=True, default="")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 from uuid import UUID
@@ -19,7 +19,9 @@ from folkmoot.server.storage import get_storage
 from folkmoot.server.storage.made import MadeFiles, OpenedFile
 from folkmoot.tensors import formats
 from folkmoot.tensors.formats import EXPORTED, FORMATS, npz, safetensors
+from folkmoot.tensors.layers import Selected
 from folkmoot.tensors.limits import TRUSTED
+from folkmoot.tensors.schema import Schema
 from folkmoot.tensors.tensor_file import TensorFile, WrittenFile
 
 WRITER_VERSION = "2"
@@ -30,6 +32,9 @@ SEED_EXTENSION = ".pt"
 
 EXCHANGE = "exchange"
 """The part of a model that travels between the hub and the participants."""
+
+STATE = "state"
+"""What is kept beside a model for its training's strategy to go on with."""
 
 Source = Literal["upload", "template", "tensors", "own"]
 """What the bytes are made of: the upload itself, the template with tensors, all tensors, the checkpoint's own file."""
@@ -44,6 +49,8 @@ class Download:
     source: Source
     format: str
     filename: str
+    only: Schema | None = None
+    """Those of the tensors that are sent, where the file has others, too."""
 
     @property
     def etag(self) -> str:
@@ -61,7 +68,8 @@ class Download:
     def _key(self) -> str:
         """Names all that the bytes depend on."""
         layers = (self.checkpoint.sha256, *self.checkpoint.beneath)
-        parts = (self.source, self.model.template_sha256, *layers, self.format, WRITER_VERSION, *self._libraries)
+        only = [hashlib.sha256(self.only.header()).hexdigest()] if self.only else []
+        parts = (self.source, self.model.template_sha256, *layers, self.format, WRITER_VERSION, *self._libraries, *only)
         return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:32]
 
     @property
@@ -74,6 +82,8 @@ class Download:
         """The digest of the stored file that has these very bytes, if there is one."""
         if self.source == "upload":
             return self.model.template_sha256
+        if self.only:
+            return None
         is_one_file = self.format == safetensors.NAME and not self.checkpoint.beneath
         if self.source == "own" or (is_one_file and self._is_canonical):
             return self.checkpoint.sha256
@@ -89,6 +99,8 @@ class Download:
 
     def _make(self, output: Path) -> WrittenFile:
         kind, tensors = formats.FORMATS[self.format], tensors_of(self.checkpoint)
+        if self.only:
+            tensors = Selected(tensors, self.only)
         if self.source == "template":
             return kind.write(self._template, tensors, output)
         return kind.export(tensors, output)
@@ -108,19 +120,31 @@ def download(
     if part in (FIRST, SECOND):
         return moment_file(model, part, round=round, format=format)
     checkpoint = _checkpoint(model, model.round if round is None else round)
+    if part == STATE:
+        return _state(checkpoint, format)
     if part == EXCHANGE:
         # What a copy began with lies apart as another training exchanged it.
         return _exchanged(model.pk, checkpoint, format, is_apart=checkpoint.round != model.parent_round)
     return _whole(model.pk, checkpoint, format, is_upload=_is_upload(model, checkpoint))
 
 
-def download_local(id: UUID, tensors: Checkpoint, *, format: str | None = None, part: str | None = None) -> Download:  # noqa: A002
-    """A model of these tensors, which need not be a checkpoint of the global one, under an id of its own."""
-    if part in (FIRST, SECOND):
-        raise NotFound(f"Local model {id} has no moments.")
+def download_local(
+    id: UUID,  # noqa: A002
+    tensors: Checkpoint,
+    *,
+    format: str | None = None,
+    part: str | None = None,
+    only: Schema | None = None,
+) -> Download:
+    """A model of these tensors, which need not be a checkpoint of the global one, under an id of its own.
+
+    `only` leaves out what came beside the model's own tensors.
+    """
+    if part in (FIRST, SECOND, STATE):
+        raise NotFound(f"Local model {id} has no {'state' if part == STATE else 'moments'}.")
     if part == EXCHANGE:
-        return _exchanged(id, tensors, format, is_apart=True)
-    return _whole(id, tensors, format, is_upload=False)
+        return replace(_exchanged(id, tensors, format, is_apart=True), only=only)
+    return replace(_whole(id, tensors, format, is_upload=False), only=only)
 
 
 def offered(model: Model) -> list[str]:
@@ -149,6 +173,17 @@ def _whole(id: UUID, checkpoint: Checkpoint, format: str | None, *, is_upload: b
         source = "tensors"
     extension = SEED_EXTENSION if format is None else FORMATS[format].EXTENSION
     return Download(model, checkpoint, source, format or model.format, f"model-{id}{extension}")
+
+
+def _state(checkpoint: Checkpoint, format: str | None) -> Download:
+    """What the training's strategy goes on with from here, such as the server's control variates."""
+    model, made = checkpoint.model, format or safetensors.NAME
+    if not checkpoint.state_sha256:
+        raise NotFound(f"Model {model.pk} has no state after {checkpoint.round} rounds: nothing was kept beside it.")
+    if made not in (safetensors.NAME, npz.NAME):
+        raise InvalidValue(f"`as` is {made[:50]!r}; the state can be had as {safetensors.NAME}, {npz.NAME}")
+    file = Checkpoint(model=model, round=checkpoint.round, sha256=checkpoint.state_sha256)
+    return Download(model, file, "tensors", made, f"state-{model.pk}{FORMATS[made].EXTENSION}")
 
 
 def _exchanged(id: UUID, checkpoint: Checkpoint, format: str | None, *, is_apart: bool) -> Download:  # noqa: A002

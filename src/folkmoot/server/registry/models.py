@@ -104,6 +104,9 @@ class Checkpoint(models.Model):
     # Of each block of the file's data (see tensors/checksums.py); empty for files of a version that had none.
     checksums = models.BinaryField(default=bytes)
     beneath = models.JSONField(default=list)
+    # Of the file that the training's strategy needs to go on from here; empty where it keeps nothing.
+    state_sha256 = models.CharField(max_length=64, blank=True, default="")
+    state_num_bytes = models.PositiveBigIntegerField(default=0)
     created_at = models.DateTimeField(default=timezone.now)
 
     class Meta:

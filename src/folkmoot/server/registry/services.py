@@ -18,6 +18,7 @@ from folkmoot.server.registry.intake import StoredFile, StoredModel
 from folkmoot.server.registry.models import Checkpoint, Kind, Metric, Model, Moments, Phase
 from folkmoot.server.registry.preprocessing import store_preprocessing
 from folkmoot.server.storage.upload import IncomingFile
+from folkmoot.tensors.tensor_file import WrittenFile
 
 MAX_METRICS = 1000
 MAX_METRIC_NAME = 64
@@ -64,8 +65,13 @@ def add_model(stored: StoredModel, *, round: int = 0, **fields: Any) -> Model:
     return model
 
 
-def add_checkpoint(model: Model, round: int, tensors: StoredFile, *, beneath: Sequence[str] = ()) -> Checkpoint:
-    """Note that the model's tensors after `round` rounds are these, over those of the files `beneath`."""
+def add_checkpoint(
+    model: Model, round: int, tensors: StoredFile, *, beneath: Sequence[str] = (), state: WrittenFile | None = None
+) -> Checkpoint:
+    """Note that the model's tensors after `round` rounds are these, over those of the files `beneath`.
+
+    `state` is the strategy's, as it is after the same rounds.
+    """
     return Checkpoint.objects.create(
         model=model,
         round=round,
@@ -73,6 +79,8 @@ def add_checkpoint(model: Model, round: int, tensors: StoredFile, *, beneath: Se
         num_bytes=tensors.num_bytes,
         checksums=tensors.checksums,
         beneath=list(beneath),
+        state_sha256=state.sha256 if state else "",
+        state_num_bytes=state.num_bytes if state else 0,
     )
 
 
@@ -83,7 +91,10 @@ def add_moments(checkpoint: Checkpoint, tensors: StoredFile) -> Moments:
 
 @transaction.atomic
 def clone(model: Model) -> Model:
-    """Make a model of its own that begins where `model` is now; no bytes are copied."""
+    """Make a model of its own that begins where `model` is now; no bytes are copied.
+
+    The strategy's state stays behind: another training may have another strategy, other options or other participants.
+    """
     latest = model.latest_checkpoint
     copy = Model.objects.create(
         owner=model.owner,

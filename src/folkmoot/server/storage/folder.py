@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import time
 import uuid
@@ -81,6 +82,15 @@ class FolderStorage:
             with self._lock(fcntl.LOCK_EX):
                 if blob.exists() and blob.stat().st_mtime <= newest:
                     blob.unlink()
+
+    def remove_if_damaged(self, sha256: str) -> None:
+        """Remove the blob if its bytes do not have this digest any more, so that they can be adopted again."""
+        blob = self.path(sha256)
+        with self._lock(fcntl.LOCK_EX), suppress(FileNotFoundError):
+            with blob.open("rb") as file:
+                is_whole = hashlib.file_digest(file, "sha256").hexdigest() == sha256
+            if not is_whole:
+                blob.unlink()
 
     def _move(self, incoming: Path, target: Path) -> None:
         if not target.parent.exists():

@@ -22,9 +22,13 @@ def check_may_submit(
     """
     is_awaited = _is_awaited(training, participant, round)
     # After the round was looked at: what has closed it meanwhile may be this very update, on another connection.
-    earlier = Update.objects.filter(round__training=training, round__number=round, participant=participant).first()
+    sent = Update.objects.filter(round__training=training, round__number=round, participant=participant)
+    earlier = sent.standing().first()
     if earlier is None and not is_awaited:
-        raise _refusal(training, participant, round)
+        # What was rejected once the round was over has had its answer.
+        earlier = sent.filter(received_sha256=received_sha256).first()
+        if earlier is None:
+            raise _refusal(training, participant, round)
     if earlier is not None and earlier.received_sha256 != received_sha256:
         raise AlreadySubmitted(f"another update of yours counts in round {round} already")
     return earlier

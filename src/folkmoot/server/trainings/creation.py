@@ -14,7 +14,7 @@ from folkmoot.server.outbox.events import record
 from folkmoot.server.registry import intake, services
 from folkmoot.server.registry.models import Kind, Model
 from folkmoot.server.storage.upload import IncomingFile
-from folkmoot.server.trainings.exchange import check_patterns
+from folkmoot.server.trainings.exchange import check_model
 from folkmoot.server.trainings.models import Participation, Training
 from folkmoot.server.trainings.options import Options
 
@@ -71,8 +71,7 @@ def _create(
 ) -> Training:
     users = find_users(clients)
     settings = Options.of(options)
-    if settings.exchange:
-        check_patterns(model, settings.exchange)
+    check_model(model, fields["aggregation_method"], settings)
     if fields.get("uncertainty_method") == "SWAG":
         services.begin_moments(model)
     rounds = _num_rounds(target_num_updates, settings)

@@ -22,8 +22,8 @@ def hand_over(training: Training, opened: Round, cohort: Iterable[UUID]) -> None
     """Note with whose local model each of the cohort begins; nothing where all begin with the global one."""
     if opened.number == training.model.round:
         return
-    wandering = Update.objects.filter(round__training=training, round__number=opened.number - 1).defer("checksums")
-    models = {update.participant_id: update for update in wandering}
+    wandering = Update.objects.standing().filter(round__training=training, round__number=opened.number - 1)
+    models = {update.participant_id: update for update in wandering.defer("checksums")}
     dealt = deal(models, cohort, seed=f"{training.pk} {opened.number}")
     Handover.objects.bulk_create(
         Handover(round=opened, participant_id=participant, update=models[owner]) for participant, owner in dealt.items()

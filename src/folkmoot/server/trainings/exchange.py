@@ -11,6 +11,8 @@ from folkmoot.server.registry import checkpoints
 from folkmoot.server.registry.intake import Expected
 from folkmoot.server.registry.models import Checkpoint, Model
 from folkmoot.server.trainings.models import Handover, Training
+from folkmoot.server.trainings.options import Options
+from folkmoot.server.trainings.strategies import check_names, update_schema
 from folkmoot.tensors.encodings import Base
 from folkmoot.tensors.layers import Selected
 from folkmoot.tensors.schema import Schema
@@ -22,7 +24,7 @@ def expected_update(training: Training, participant: User, round: int) -> Expect
     model = schema_of(training.model)
     wanted = travelling(training, model)
     base = partial(_begun_with, training, participant, wanted, round) if training.settings.encoding else None
-    return Expected(wanted, model, training.model.tied, base)
+    return Expected(update_schema(training, wanted), model, training.model.tied, base)
 
 
 def _begun_with(training: Training, participant: User, wanted: Schema, round: int) -> Base:
@@ -54,6 +56,14 @@ def beneath(base: Checkpoint, travelling: Schema, model: Schema) -> list[str]:
 def schema_of(model: Model) -> Schema:
     """All tensors of the model; they are the same after every round."""
     return checkpoints.schema_of(model.checkpoints.earliest("round"))
+
+
+def check_model(model: Model, aggregation_method: str, options: Options) -> None:
+    """Raise InvalidValue where the options do not go with the tensors of the model."""
+    if options.exchange:
+        check_patterns(model, options.exchange)
+    schema = schema_of(model)
+    check_names(aggregation_method, options, select(schema, options.exchange) if options.exchange else schema)
 
 
 def check_patterns(model: Model, patterns: Sequence[str]) -> None:

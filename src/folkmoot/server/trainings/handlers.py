@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 from uuid import UUID
 
 from django.db import transaction
 
-from folkmoot.errors import AggregationFailed
+from folkmoot.errors import AggregationFailed, Unavailable
 from folkmoot.protocol.notifications import NotificationType
 from folkmoot.protocol.states import RoundState
 from folkmoot.server.faults import fault_point
 from folkmoot.server.notifications.delivery import Message, deliver
 from folkmoot.server.notifications.models import Notification
 from folkmoot.server.notifications.push import PUSH_FAILED, PUSH_REJECTED
-from folkmoot.server.outbox.events import handles
+from folkmoot.server.outbox.events import AwaitsStorage, handles
 from folkmoot.server.outbox.models import Event
 from folkmoot.server.trainings import lifecycle, rounds, swag
 from folkmoot.server.trainings.models import Round, Training
@@ -36,20 +37,40 @@ def announce_round(event: Event) -> None:
     if current is None:
         return
     missing = list(current.missing().values_list("pk", flat=True))
+    rejected = dict(current.updates.rejected().values_list("participant", "reason"))
     started = Message(NotificationType.TRAINING_START, event.subject, {"global_model_uuid": _model_id(current)})
     deliver(started, missing)
     sent = dict(current.handovers.values_list("participant", "update"))
-    deliver(_round_start(current, current.training.model_id), [each for each in missing if each not in sent])
+    of_their_own = sent.keys() | rejected.keys()
+    deliver(_round_start(current, current.training.model_id), [each for each in missing if each not in of_their_own])
     for participant in missing:
-        if participant in sent:
-            deliver(_round_start(current, sent[participant]), [participant])
+        if participant in of_their_own:
+            model = sent.get(participant, current.training.model_id)
+            deliver(_round_start(current, model, rejected.get(participant, "")), [participant])
 
 
-@handles("round_full", give_up=fail_training)
+def fail_round(event: Event) -> None:
+    """As above, of one that makes something of a round's files; what came in stays, and can be taken up again."""
+    number, reason = event.payload["round"], event.error or "the server ended each time before it was done"
+    lifecycle.fail(event.subject, f"Round {number} could not be aggregated: {reason}")
+
+
+@contextmanager
+def _waiting_for_storage(event: Event) -> Iterator[None]:
+    """Say what is waited for where files cannot be read or written for the moment."""
+    try:
+        yield
+    except Unavailable as error:
+        lifecycle.note_wait(event.subject, round=event.payload["round"], reason=error.message)
+        raise AwaitsStorage(error.message) from error
+
+
+@handles("round_full", give_up=fail_round)
 def aggregate_round(event: Event) -> None:
     """Make the next model; updates that cannot be made into one end the training."""
     try:
-        rounds.aggregate(event.subject, event.payload["round"])
+        with _waiting_for_storage(event):
+            rounds.aggregate(event.subject, event.payload["round"])
     except AggregationFailed as error:
         lifecycle.fail(event.subject, f"Round {event.payload['round']} could not be aggregated: {error}")
 
@@ -69,11 +90,12 @@ def announce_swag(event: Event) -> None:
     deliver(message, awaited.values_list("pk", flat=True))
 
 
-@handles("swag_full", give_up=fail_training)
+@handles("swag_full", give_up=fail_round)
 def merge_moments(event: Event) -> None:
     """Make the model's moments; those that cannot be merged end the training."""
     try:
-        swag.merge_moments(event.subject, event.payload["round"])
+        with _waiting_for_storage(event):
+            swag.merge_moments(event.subject, event.payload["round"])
     except AggregationFailed as error:
         lifecycle.fail(event.subject, f"The moments of round {event.payload['round']} could not be merged: {error}")
 
@@ -157,13 +179,17 @@ def _never_came(training: Training, recipient: UUID, facts: dict[str, Any]) -> b
     return said.lost().filter(recipient=recipient).exists()
 
 
-def _round_start(current: Round, model_id: UUID) -> Message:
-    """What asks for an update to this model, the global one or another's local one."""
+def _round_start(current: Round, model_id: UUID, rejected: str = "") -> Message:
+    """What asks for an update to this model, the global one or another's local one.
+
+    `rejected` says what was found against the one that came before.
+    """
     body = {
         "round": current.number,
         "global_model_uuid": str(model_id),
         "attempt": current.attempt,
         **current.training.settings.for_participants(),
+        **({"rejected": rejected} if rejected else {}),
     }
     kind = NotificationType.UPDATE_ROUND_START
     return Message(kind, current.training_id, body, round=current.number, attempt=current.attempt)

@@ -5,8 +5,8 @@ What follows from an event is done by its handler (handlers.py), outside the tra
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, fields
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -15,9 +15,10 @@ from django.db import transaction
 from django.db.models import QuerySet
 from django.utils import timezone
 
+from folkmoot.aggregation import Scores
 from folkmoot.errors import WrongState
 from folkmoot.protocol.notifications import NotificationType
-from folkmoot.protocol.states import RoundState, TrainingState
+from folkmoot.protocol.states import RoundState, TrainingState, UpdateStatus
 from folkmoot.server.accounts.models import User
 from folkmoot.server.faults import fault_point
 from folkmoot.server.notifications.delivery import settle, settle_training
@@ -29,7 +30,9 @@ from folkmoot.server.registry.services import Metrics, add_checkpoint, add_momen
 from folkmoot.server.trainings import admission, daisy_chain
 from folkmoot.server.trainings.models import Participation, Round, SwagStatistic, Training, Update
 from folkmoot.server.trainings.moves import deadline, locked, locked_if_there, move, move_round
+from folkmoot.server.trainings.strategies import needed_updates
 from folkmoot.server.trainings.transitions import RoundEvent, TrainingEvent
+from folkmoot.tensors.tensor_file import WrittenFile
 
 UPDATE_ROUND_START = NotificationType.UPDATE_ROUND_START
 MODEL_TEST_ROUND = NotificationType.MODEL_TEST_ROUND
@@ -42,8 +45,12 @@ def start(training: Training) -> None:
     training = locked(training.pk)
     if training.state != TrainingState.INITIAL:
         raise WrongState(f"Training {training.pk} is not in state INITIAL!")
-    if not training.participants.exists():
+    registered, needed = training.participants.count(), needed_updates(training)
+    if not registered:
         raise WrongState("At least one participant must be registered!", code="no_participants")
+    if registered < needed:
+        sentence = f"{training.aggregation_method} needs {needed} participants, and {registered} take part!"
+        raise WrongState(sentence, code="too_few_participants")
     move(training, TrainingEvent.START)
     record(training.pk, "training_started")
     _open_round(training, number=training.model.round)
@@ -182,6 +189,7 @@ def finish_swag(round: Round, moments: StoredFile) -> bool:
     if training is None or current is None or training.state != TrainingState.ONGOING:
         return False
     add_moments(training.model.latest_checkpoint, moments)
+    _give_reason(training, "")
     _test_or_close(training, current)
     fault_point("swag_full.before_commit")
     return True
@@ -198,10 +206,49 @@ def excuse_from_test(training_id: UUID, user_id: UUID, *, round: int) -> None:
 
 
 @transaction.atomic
-def finish_aggregation(round: Round, tensors: StoredFile, *, beneath: Sequence[str] = ()) -> bool:
-    """Make these tensors, over those of the files `beneath`, the model.
+def reject_update(update: Update, *, reason: str) -> None:
+    """Leave a damaged update out of its round, which is being aggregated; where too few are left, ask again."""
+    training = locked_if_there(pk=update.round.training_id)
+    current = Round.objects.filter(pk=update.round_id, state=RoundState.AGGREGATING).first()
+    if training is None or current is None or training.state != TrainingState.ONGOING:
+        return
+    current.updates.filter(pk=update.pk).update(status=UpdateStatus.REJECTED, reason=reason)
+    facts = {"round": current.number, "participant": str(update.participant_id), "reason": reason}
+    record(training.pk, "update_rejected", facts)
+    left = current.updates.standing().count()
+    if left >= max(training.settings.min_updates or 1, needed_updates(training)):
+        return
+    if current.attempt <= training.settings.round_retries:
+        _retry(training, current)
+    else:
+        fail(training.pk, f"Round {current.number} has {left} updates left: {reason}.")
 
-    Returns False, changing nothing, if someone else has done so.
+
+@transaction.atomic
+def note_wait(training_id: UUID, *, round: int, reason: str) -> None:
+    """Say what the round that is being aggregated waits for."""
+    training = locked_if_there(pk=training_id)
+    waiting = [state for state in RoundState if state.is_aggregating]
+    if training is None or not training.is_under_way or training.reason == reason:
+        return
+    if training.rounds.filter(number=round, state__in=waiting).exists():
+        _give_reason(training, reason)
+        record(training.pk, "round_waits", {"round": round, "reason": reason})
+
+
+@transaction.atomic
+def finish_aggregation(
+    round: Round,
+    tensors: StoredFile,
+    *,
+    beneath: Sequence[str] = (),
+    state: WrittenFile | None = None,
+    scores: Mapping[str, Scores],
+) -> bool:
+    """Make these tensors, over those of the files `beneath`, the model, and `state` what its strategy goes on with.
+
+    `scores` say of the updates, by participant, what has become of them. Returns False, changing nothing, if someone
+    else has done so.
     """
     training = locked_if_there(pk=round.training_id)
     current = Round.objects.filter(pk=round.pk, state=RoundState.AGGREGATING).first()
@@ -210,7 +257,9 @@ def finish_aggregation(round: Round, tensors: StoredFile, *, beneath: Sequence[s
     model = training.model
     model.round = current.number + 1
     model.save(update_fields=["round"])
-    add_checkpoint(model, model.round, tensors, beneath=beneath)
+    add_checkpoint(model, model.round, tensors, beneath=beneath, state=state)
+    _note_scores(current, scores)
+    _give_reason(training, "")
     current.aggregated_at = timezone.now()
     if training.uncertainty_method == "SWAG":
         _collect_moments(training, current)
@@ -259,8 +308,8 @@ def close_if_overdue(round: Round, now: datetime) -> None:
     if current.state == RoundState.SWAG:
         _merge(training, current)
         return
-    arrived, wanted = current.updates.count(), training.settings.min_updates
-    if wanted is not None and arrived >= wanted:
+    arrived, wanted = current.updates.standing().count(), training.settings.min_updates
+    if wanted is not None and arrived >= max(wanted, needed_updates(training)):
         _fill(training, current)
     elif current.attempt <= training.settings.round_retries:
         _retry(training, current)
@@ -274,6 +323,9 @@ def _open_round(training: Training, *, number: int) -> None:
     if not cohort:
         fail(training.pk, f"No participants are left for round {number}.")
         return
+    if len(cohort) < needed_updates(training):
+        fail(training.pk, _too_few(training, f"round {number} has {len(cohort)} participants"))
+        return
     opened = Round.objects.create(training=training, number=number, closes_at=deadline(training))
     opened.cohort.set(cohort)
     daisy_chain.hand_over(training, opened, [participant.pk for participant in cohort])
@@ -284,9 +336,17 @@ def _fill_if_complete(training: Training, current: Round) -> None:
     """Go on once nobody is awaited any more; some may be missing, but fewer than suffice at the deadline never do."""
     if current.state != RoundState.OPEN or current.awaited().exists():
         return
-    wanted = training.settings.min_updates or 1
-    if not current.missing().exists() or current.updates.count() >= wanted:
+    arrived, is_missing = current.updates.standing().count(), current.missing().exists()
+    if arrived < needed_updates(training):
+        # With nobody left to send another, waiting for the deadline would change nothing.
+        if not is_missing:
+            fail(training.pk, _too_few(training, f"round {current.number} has {arrived}"))
+    elif not is_missing or arrived >= (training.settings.min_updates or 1):
         _fill(training, current)
+
+
+def _too_few(training: Training, found: str) -> str:
+    return f"{training.aggregation_method} needs {needed_updates(training)} updates, and {found}."
 
 
 def _fill(training: Training, current: Round) -> None:
@@ -302,6 +362,7 @@ def _fill(training: Training, current: Round) -> None:
 def _pass_on(training: Training, current: Round) -> None:
     move_round(current, RoundEvent.RELAY)
     current.save()
+    current.updates.standing().update(status=UpdateStatus.PASSED_ON)
     record(training.pk, "round_closed", {"round": current.number, "passed_on": True})
     _open_round(training, number=current.number + 1)
 
@@ -311,7 +372,21 @@ def _retry(training: Training, current: Round) -> None:
     current.attempt += 1
     current.closes_at = deadline(training)
     current.save()
+    _give_reason(training, "")
     record(training.pk, "round_opened", {"round": current.number})
+
+
+def _give_reason(training: Training, reason: str) -> None:
+    training.reason = reason
+    training.save(update_fields=["reason"])
+
+
+def _note_scores(current: Round, scores: Mapping[str, Scores]) -> None:
+    updates = list(current.updates.standing().defer("checksums"))
+    for update in updates:
+        for name, value in asdict(scores[str(update.participant_id)]).items():
+            setattr(update, name, value)
+    Update.objects.bulk_update(updates, [field.name for field in fields(Scores)], batch_size=100)
 
 
 def _collect_moments(training: Training, current: Round) -> None:
@@ -405,7 +480,7 @@ def _go_on_without(training: Training, removed: Iterable[UUID]) -> None:
         _close_if_tested(training, current)
     elif current.state == RoundState.SWAG:
         _merge_if_complete(training, current)
-    elif current.state == RoundState.OPEN and current.updates.exists():
+    elif current.state == RoundState.OPEN and current.updates.standing().exists():
         _fill_if_complete(training, current)
     elif current.state == RoundState.OPEN and not current.cohort.exists():
         fail(training.pk, f"No participants are left for round {current.number}.")

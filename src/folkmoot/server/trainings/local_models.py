@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
@@ -16,6 +17,7 @@ from folkmoot.server.registry.moments import MomentFile
 from folkmoot.server.registry.preprocessing import PreprocessingFile, preprocessing_of
 from folkmoot.server.trainings import exchange
 from folkmoot.server.trainings.models import Training, Update
+from folkmoot.server.trainings.strategies import update_schema
 
 
 def find_model(pk: UUID) -> Model | Update | None:
@@ -73,12 +75,16 @@ def as_global(model: Model | Update, what: str) -> Model:
 def _local_download(update: Update, *, round: int | None = None, **wanted: Any) -> Download:
     if round not in (None, update.round.number):
         raise NotFound(f"Local model {update.pk} is of round {update.round.number} and of no other.")
-    return downloads.download_local(update.pk, _as_checkpoint(update), **wanted)
-
-
-def _as_checkpoint(update: Update) -> Checkpoint:
-    """The update's tensors over those of the global model that did not travel; the row is not saved."""
-    base = update.base_model.latest_checkpoint
+    training = update.round.training
     model = exchange.schema_of(update.base_model)
-    beneath = exchange.beneath(base, exchange.travelling(update.round.training, model), model)
+    travelling = exchange.travelling(training, model)
+    # What came beside the model's own tensors is the strategy's alone.
+    is_more = update_schema(training, travelling) != travelling
+    only = (travelling if wanted.get("part") == downloads.EXCHANGE else model) if is_more else None
+    tensors = _as_checkpoint(update, exchange.beneath(update.base_model.latest_checkpoint, travelling, model))
+    return downloads.download_local(update.pk, tensors, only=only, **wanted)
+
+
+def _as_checkpoint(update: Update, beneath: Sequence[str]) -> Checkpoint:
+    """The update's tensors over those of the global model that did not travel; the row is not saved."""
     return Checkpoint(model=update.base_model, round=update.round.number, sha256=update.sha256, beneath=beneath)

@@ -13,7 +13,7 @@ from django.db.models import F, Q
 from django.utils import timezone
 
 from folkmoot.protocol.notifications import NotificationType
-from folkmoot.protocol.states import RoundState, TrainingState
+from folkmoot.protocol.states import RoundState, TrainingState, UpdateStatus
 from folkmoot.server.accounts.models import User
 from folkmoot.server.notifications.models import Notification
 from folkmoot.server.registry.models import Model
@@ -136,8 +136,8 @@ class Round(models.Model):
         return f"round {self.number} of {self.training_id}"
 
     def missing(self) -> models.QuerySet[User]:
-        """Those of the cohort whose update is not in, by name."""
-        return self.cohort.exclude(pk__in=self.updates.values("participant")).order_by("username")
+        """Those of the cohort whose update is not in, or was rejected, by name."""
+        return self.cohort.exclude(pk__in=self.updates.standing().values("participant")).order_by("username")
 
     def awaited(self) -> models.QuerySet[User]:
         """Those of the missing who can know of it: whose endpoint cannot be reached counts only once it polls."""
@@ -146,11 +146,29 @@ class Round(models.Model):
 
 
 class UpdateQuerySet(models.QuerySet["Update"]):
+    def standing(self) -> UpdateQuerySet:
+        """Those that nothing has been found against."""
+        return self.exclude(status=UpdateStatus.REJECTED)
+
+    def rejected(self) -> UpdateQuerySet:
+        return self.filter(status=UpdateStatus.REJECTED)
+
+    def in_aggregate(self) -> UpdateQuerySet:
+        return self.filter(status=UpdateStatus.ACCEPTED)
+
+    def of_training(self, training: Training, *, shown_to: User) -> UpdateQuerySet:
+        """All of the training's to its actor and to staff; to others their own: scores tell of what somebody has."""
+        found = self.filter(round__training=training).select_related("round").defer("checksums")
+        sees_all = shown_to.is_staff or training.actor_id == shown_to.pk
+        found = found if sees_all else found.filter(participant=shown_to)
+        return found.order_by("round__number", "received_at", "pk")
+
     def local_models(self) -> UpdateQuerySet:
         """Those that are in no aggregate yet: until then they are models of their own to the API."""
         pending = Q(round__number__gte=F("round__training__model__round"))
         known = Q(round__training__model__removed_at__isnull=True)
-        return self.filter(pending & known).select_related("round__training__model").defer("checksums")
+        found = self.standing().filter(pending & known)
+        return found.select_related("round__training__model").defer("checksums")
 
     def visible_to(self, user: User) -> UpdateQuerySet:
         """One's own, those one was sent, and those of trainings that one is the actor of; all of them for staff."""
@@ -161,7 +179,7 @@ class UpdateQuerySet(models.QuerySet["Update"]):
 
 
 class Update(models.Model):
-    """What one participant sent in one round. It is in the round's aggregate once the round closes."""
+    """What one participant sent in one round; `status` says what has become of it."""
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     round = models.ForeignKey(Round, on_delete=models.CASCADE, related_name="updates")
@@ -177,12 +195,24 @@ class Update(models.Model):
     received_bytes = models.PositiveBigIntegerField(default=0)
     num_examples = models.PositiveBigIntegerField()
     received_at = models.DateTimeField(default=timezone.now)
+    status = models.CharField(max_length=20, default=UpdateStatus.WAITING)
+    reason = models.TextField(blank=True, default="")
+    # Scores (see aggregation/screening.py), from when the round is aggregated; NULL where a number does not exist.
+    norm = models.FloatField(null=True)
+    relative_norm = models.FloatField(null=True)
+    cosine = models.FloatField(null=True)
+    weight = models.FloatField(null=True)
 
     objects = UpdateQuerySet.as_manager()
 
     class Meta:
         ordering = ("round", "participant")
-        constraints = (models.UniqueConstraint(fields=["round", "participant"], name="update_once"),)
+        constraints = (
+            # One that was rejected does not keep its sender from sending another while the round is open.
+            models.UniqueConstraint(
+                fields=["round", "participant"], condition=~Q(status=UpdateStatus.REJECTED), name="update_once"
+            ),
+        )
 
     def __str__(self) -> str:
         return f"update of {self.participant_id} in round {self.round_id}"

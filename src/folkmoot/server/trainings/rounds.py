@@ -2,58 +2,106 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from uuid import UUID
 
 from django.conf import settings
 
+from folkmoot.aggregation import Report, aggregate_files
 from folkmoot.aggregation import Update as AggregationUpdate
-from folkmoot.aggregation import aggregate_files, find_strategy
 from folkmoot.aggregation.sources import FileSource
+from folkmoot.errors import DamagedUpdate, StorageFull
 from folkmoot.protocol.states import RoundState, TrainingState
 from folkmoot.server.faults import fault_point
 from folkmoot.server.registry import checkpoints
-from folkmoot.server.registry.intake import StoredFile, described
-from folkmoot.server.registry.models import Checkpoint
+from folkmoot.server.registry.intake import described
+from folkmoot.server.registry.models import Checkpoint, Phase
 from folkmoot.server.storage import get_storage
 from folkmoot.server.trainings import exchange, lifecycle
 from folkmoot.server.trainings.models import Round, Update
+from folkmoot.server.trainings.strategies import strategy_of
 from folkmoot.tensors.layers import Selected
+from folkmoot.tensors.replacing import naming_full_disk
 from folkmoot.tensors.schema import Schema
 from folkmoot.tensors.tensor_file import write_tensors
 
 
 def aggregate(training_id: UUID, number: int) -> None:
-    """Aggregate the round if that is still wanted; raises AggregationFailed where no model can come of it."""
+    """Aggregate the round if that is still wanted, without the updates that turn out to be damaged.
+
+    Raises AggregationFailed where no model can come of it, Unavailable where something cannot be read for the moment
+    and StorageFull, naming the checkpoint, where it cannot be written.
+    """
+    while current := _full_round(training_id, number):
+        try:
+            _aggregate(current)
+            return
+        except DamagedUpdate as damage:
+            _reject(current, damage)
+
+
+def _full_round(training_id: UUID, number: int) -> Round | None:
     full = Round.objects.select_related("training__model").filter(
         training=training_id, number=number, state=RoundState.AGGREGATING, training__state=TrainingState.ONGOING
     )
-    current = full.first()
-    if current is None:
-        return
+    return full.first()
+
+
+def _aggregate(current: Round) -> None:
     base = current.training.model.latest_checkpoint
     model = checkpoints.schema_of(base)
     travelling = exchange.travelling(current.training, model)
-    with get_storage().draft() as draft, _begun_with(base, travelling) as start:
-        tensors = _aggregated(current, start, draft)
-        get_storage().adopt(draft, tensors.sha256)
+    storage = get_storage()
+    with _naming_checkpoint(current.number + 1), storage.draft() as draft, storage.draft() as state_draft:
+        with _begun_with(base, travelling) as start:
+            report = _aggregated(current, base, start, draft, state_draft)
+        tensors = described(draft, report.sha256, report.num_bytes)
+        storage.adopt(draft, report.sha256)
+        if report.state:
+            storage.adopt(state_draft, report.state.sha256)
     fault_point("round_full.blob_written")
-    lifecycle.finish_aggregation(current, tensors, beneath=exchange.beneath(base, travelling, model))
+    beneath = exchange.beneath(base, travelling, model)
+    lifecycle.finish_aggregation(current, tensors, beneath=beneath, state=report.state, scores=report.scores)
     fault_point("round_full.after_commit")
 
 
-def _aggregated(current: Round, start: Path, draft: Path) -> StoredFile:
-    training = current.training
+def _aggregated(current: Round, base: Checkpoint, start: Path, draft: Path, state_draft: Path) -> Report:
+    strategy = strategy_of(current.training)
+    metrics = _metrics_of(current)
+    updates = current.updates.standing()
     report = aggregate_files(
-        find_strategy(training.aggregation_method, training.settings.aggregation),
+        strategy,
         start,
-        [_as_input(update) for update in current.updates.all()],
+        [_as_input(update, metrics.get(update.participant_id, {})) for update in updates],
         draft,
+        state=get_storage().path(base.state_sha256) if base.state_sha256 else None,
+        state_output=state_draft if strategy.keeps_state else None,
     )
     fault_point("round_full.summed")
-    return described(draft, report.sha256, report.num_bytes)
+    return report
+
+
+def _reject(current: Round, damage: DamagedUpdate) -> None:
+    damaged = [each for each in current.updates.standing() if str(each.participant_id) == damage.update_id]
+    if not damaged:  # it is the model itself
+        raise damage
+    for update in damaged:
+        # Gone, so that the same bytes are written anew if they come again.
+        get_storage().remove_if_damaged(update.sha256)
+        lifecycle.reject_update(update, reason=damage.message)
+
+
+@contextmanager
+def _naming_checkpoint(number: int) -> Iterator[None]:
+    what = f"checkpoint {number}"
+    try:
+        with naming_full_disk(what):
+            yield
+    except StorageFull as error:  # it names a draft
+        raise StorageFull(f"no space left to write {what}") from error
 
 
 @contextmanager
@@ -67,13 +115,24 @@ def _begun_with(base: Checkpoint, travelling: Schema) -> Iterator[Path]:
         yield draft
 
 
-def _as_input(update: Update) -> AggregationUpdate:
+def _metrics_of(current: Round) -> dict[UUID, dict[str, float]]:
+    """The numbers that came with the updates, by participant; the last where a name came several times."""
+    sent = current.training.model.metrics.filter(phase=Phase.TRAIN, step=current.number)
+    found: dict[UUID, dict[str, float]] = defaultdict(dict)
+    for reporter, name, value in sent.order_by("id").values_list("reporter", "key", "value_float"):
+        if value is not None:
+            found[reporter][name] = value
+    return found
+
+
+def _as_input(update: Update, metrics: Mapping[str, float]) -> AggregationUpdate:
     # By the participant's id: the order in which updates are summed does not depend on when they came.
     path = get_storage().path(update.sha256)
     return AggregationUpdate(
         id=str(update.participant_id),
         path=_FaultySource(path) if settings.TEST_FAULT else path,
         num_examples=update.num_examples,
+        metrics=metrics,
         checksums=bytes(update.checksums),
     )
 

@@ -34,6 +34,7 @@ def _referenced() -> set[str]:
         (Model, "template_sha256"),
         (Model, "preprocessing_sha256"),
         (Checkpoint, "sha256"),
+        (Checkpoint, "state_sha256"),
         (Moments, "sha256"),
         (Update, "sha256"),
         (SwagStatistic, "sha256"),

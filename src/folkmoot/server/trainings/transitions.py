@@ -29,7 +29,7 @@ class RoundEvent(StrEnum):
     """The next model is made, and is to be tested."""
     CLOSE = "close"
     RETRY = "retry"
-    """Too few updates in time: ask those who are missing once more."""
+    """Too few updates in time, or too few that are whole: ask those who are missing once more."""
     FAIL = "fail"
 
 
@@ -52,6 +52,7 @@ ROUND_TRANSITIONS: dict[tuple[RoundState, RoundEvent], RoundState] = {
     (RoundState.OPEN, RoundEvent.FAIL): RoundState.FAILED,
     (RoundState.AGGREGATING, RoundEvent.TEST): RoundState.TESTING,
     (RoundState.AGGREGATING, RoundEvent.CLOSE): RoundState.CLOSED,
+    (RoundState.AGGREGATING, RoundEvent.RETRY): RoundState.OPEN,
     (RoundState.AGGREGATING, RoundEvent.FAIL): RoundState.FAILED,
     (RoundState.AGGREGATING, RoundEvent.COLLECT): RoundState.SWAG,
     (RoundState.SWAG, RoundEvent.FILL): RoundState.MERGING,

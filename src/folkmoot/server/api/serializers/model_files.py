@@ -14,7 +14,7 @@ from folkmoot.server.api.serializers import examples
 from folkmoot.server.api.serializers.examples import example, example_of
 from folkmoot.server.api.serializers.models import MAX_ROUND, LocalModelSerializer, ModelSerializer
 from folkmoot.server.registry.contents import Contents, template_bytes
-from folkmoot.server.registry.downloads import EXCHANGE, offered
+from folkmoot.server.registry.downloads import EXCHANGE, STATE, offered
 from folkmoot.server.registry.models import Model
 from folkmoot.server.registry.moments import FIRST, SECOND
 from folkmoot.server.trainings.history import Step
@@ -46,10 +46,11 @@ class DownloadSerializer(serializers.Serializer):
         min_value=0, max_value=MAX_ROUND, required=False, help_text="After so many rounds; by default the latest."
     )
     part = serializers.ChoiceField(
-        (EXCHANGE, FIRST, SECOND),
+        (EXCHANGE, STATE, FIRST, SECOND),
         required=False,
         help_text="`exchange`: as safetensors, only the tensors that travel, where these are apart from the others. "
-        "`first_moment`, `second_moment`: of SWAG, a flat tensor as torch saves it.",
+        "`state`: as safetensors or npz, what the training's strategy goes on with, such as SCAFFOLD's control "
+        "variates. `first_moment`, `second_moment`: of SWAG, a flat tensor as torch saves it.",
     )
 
     def get_fields(self) -> dict[str, serializers.Field]:

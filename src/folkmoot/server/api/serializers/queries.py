@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rest_framework import serializers
 
-from folkmoot.protocol.states import TrainingState
+from folkmoot.protocol.states import TrainingState, UpdateStatus
 from folkmoot.server.api.lists import ListQuery, OrderingField
 from folkmoot.server.registry.models import Phase
 
@@ -52,6 +52,13 @@ class TrainingQuery(ListQuery):
     model = serializers.UUIDField(required=False)
     actor = serializers.UUIDField(required=False)
     aggregation_method = _text()
+
+
+class UpdateQuery(ListQuery):
+    ordering = OrderingField("round", "received_at", "status", "norm", "relative_norm", "cosine", "weight")
+    round = serializers.IntegerField(required=False, min_value=0, max_value=10**6, source="round__number")
+    participant = serializers.UUIDField(required=False)
+    status = serializers.ChoiceField([status.value for status in UpdateStatus], required=False)
 
 
 class MetricQuery(ListQuery):

@@ -9,8 +9,8 @@ from django.http import QueryDict
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
-from folkmoot.aggregation import find_strategy, strategies
-from folkmoot.protocol.states import RoundState
+from folkmoot.aggregation import strategies
+from folkmoot.protocol.states import RoundState, UpdateStatus
 from folkmoot.server.api.lists import RowByRow
 from folkmoot.server.api.parsers import json_field
 from folkmoot.server.api.serializers import examples
@@ -19,7 +19,8 @@ from folkmoot.server.api.serializers.form_lists import FormListField
 from folkmoot.server.api.serializers.models import one_line
 from folkmoot.server.api.serializers.options import OptionsSerializer
 from folkmoot.server.registry.models import Metric, Phase
-from folkmoot.server.trainings.models import Participation, Round, Training
+from folkmoot.server.trainings.models import Participation, Round, Training, Update
+from folkmoot.server.trainings.strategies import check_plan
 
 MISSING = {"required": "Missing data for required field."}
 UNCERTAINTY_METHODS = ("NONE", "ENSEMBLE", "MC_DROPOUT", "SWAG")
@@ -55,8 +56,7 @@ class PlanSerializer(StrictSerializer):
         return name
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
-        # Raises InvalidValue for an option that the strategy does not have.
-        find_strategy(attrs["aggregation_method"], attrs["options"].get("aggregation", {}))
+        check_plan(attrs["aggregation_method"], attrs["options"])
         return attrs
 
     def to_internal_value(self, data: Any) -> dict[str, Any]:
@@ -200,7 +200,7 @@ class RoundSerializer(serializers.ModelSerializer):
         return _ids(current.cohort.all())
 
     def get_arrived(self, current: Round) -> list[str]:
-        return [str(update.participant_id) for update in current.updates.all()]
+        return [str(participant) for participant in dict.fromkeys(each.participant_id for each in _arrived(current))]
 
     def get_metrics(self, current: Round) -> dict[str, dict[str, dict[str, float | None]]]:
         found = self.context["metrics"]
@@ -239,7 +239,7 @@ class TrainingDetailSerializer(TrainingSerializer):
         return _ids(training.participants.all())
 
     def get_local_models_arrived(self, training: Training) -> int:
-        return sum(len(each.updates.all()) for each in _open_rounds(training))
+        return sum(len(_arrived(each)) for each in _open_rounds(training))
 
     def get_local_models_expected(self, training: Training) -> int:
         return sum(len(each.cohort.all()) for each in _open_rounds(training))
@@ -252,6 +252,12 @@ class TrainingDetailSerializer(TrainingSerializer):
 
 def _open_rounds(training: Training) -> list[Round]:
     return [each for each in training.rounds.all() if each.state == RoundState.OPEN]
+
+
+def _arrived(current: Round) -> list[Update]:
+    """In an open round without those that were rejected, whose senders are asked once more."""
+    is_open = current.state == RoundState.OPEN
+    return [each for each in current.updates.all() if not is_open or each.status != UpdateStatus.REJECTED]
 
 
 def _ids(users: Any) -> list[str]:

@@ -17,7 +17,7 @@ from folkmoot.server.api.parsers import AnyJSONParser, MultiPartParser
 from folkmoot.server.api.permissions import IsActor, MaySeeTraining, MaySteer, MaySteerOrLeave
 from folkmoot.server.api.schema import ID, invalid, refuses, says
 from folkmoot.server.api.serializers.models import ANY_MODEL
-from folkmoot.server.api.serializers.queries import TrainingQuery
+from folkmoot.server.api.serializers.queries import TrainingQuery, UpdateQuery
 from folkmoot.server.api.serializers.trainings import (
     ClientsSerializer,
     TrainingCreationSerializer,
@@ -25,12 +25,13 @@ from folkmoot.server.api.serializers.trainings import (
     TrainingSerializer,
     TrainingWithModelSerializer,
 )
+from folkmoot.server.api.serializers.updates import UpdateListSerializer
 from folkmoot.server.api.views.base import UNFILTERED, ResourceViewSet
 from folkmoot.server.api.views.model_lists import models_listed
 from folkmoot.server.trainings import lifecycle
 from folkmoot.server.trainings.creation import create_training, find_users
 from folkmoot.server.trainings.local_models import global_models, local_models, newest_local_models
-from folkmoot.server.trainings.models import Training
+from folkmoot.server.trainings.models import Training, Update
 from folkmoot.server.trainings.options import warnings
 
 NOT_ALL_FOUND = "Not all provided users were found!"
@@ -111,7 +112,9 @@ class TrainingViewSet(ResourceViewSet):
         responses={
             202: says("Training started!"),
             400: invalid(
-                "At least one participant must be registered!", wrong_state=f"Training {ID} is not in state INITIAL!"
+                "At least one participant must be registered!",
+                wrong_state=f"Training {ID} is not in state INITIAL!",
+                too_few_participants="Krum needs 5 participants, and 2 take part!",
             ),
         },
     )
@@ -156,6 +159,12 @@ class TrainingViewSet(ResourceViewSet):
         """The global model, and each participant's newest local one."""
         training = self.get_object()
         return models_listed(self, global_models(training), newest_local_models(training))
+
+    @extend_schema(responses=UpdateListSerializer(many=True))
+    @action(detail=True, serializer_class=UpdateListSerializer, query_class=UpdateQuery)
+    def updates(self, request: Request, pk: str) -> Response:
+        """The updates that came in, what has become of each, and its scores; a participant sees its own."""
+        return self.listed(Update.objects.of_training(self.get_object(), shown_to=request.user))
 
     def _accepted(self, detail: str, training: Training) -> Response:
         location = self.location_of("detail", training.pk)

@@ -1,0 +1,55 @@
+"""The strategy of a training: which one it is, how many updates it needs, what an update consists of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from folkmoot.aggregation import Strategy, find_strategy, layout_of
+from folkmoot.errors import InvalidValue
+from folkmoot.server.trainings.models import Training
+from folkmoot.server.trainings.options import Options
+from folkmoot.tensors.schema import Schema
+
+
+def strategy_of(training: Training) -> Strategy:
+    """With scores of each update, unless the training's options say that there are to be none."""
+    return _find(training.aggregation_method, training.settings)
+
+
+def needed_updates(training: Training) -> int:
+    """Fewer cannot be aggregated."""
+    return max(strategy_of(training).min_updates, 1)
+
+
+def update_schema(training: Training, travelling: Schema) -> Schema:
+    """The tensors of an update: those of the model that travel, and what the strategy has travel beside them."""
+    return _update_schema(strategy_of(training), travelling)
+
+
+def check_plan(aggregation_method: str, given: Mapping[str, Any]) -> None:
+    """Raise InvalidValue for options of a training that its strategy does not have, or cannot work with."""
+    options = Options.of(given)
+    strategy = _find(aggregation_method, options)
+    asked = {"options.min_updates": options.min_updates}
+    if strategy.buffer:
+        asked["options.aggregation.buffer_size"] = strategy.buffer.size
+    for name, number in asked.items():
+        if number is not None and number < strategy.min_updates:
+            raise InvalidValue(f"{name} is {number}, and {aggregation_method} needs at least {strategy.min_updates}")
+    if strategy.control_variate and options.encoding:
+        raise InvalidValue(f"options.encoding does not go with {aggregation_method}, whose control variates travel too")
+
+
+def check_names(aggregation_method: str, options: Options, travelling: Schema) -> None:
+    """Raise InvalidValue where what the strategy has travel would have the names of the model's own tensors."""
+    _update_schema(_find(aggregation_method, options), travelling)
+
+
+def _update_schema(strategy: Strategy, travelling: Schema) -> Schema:
+    # Only control variates make a difference, and the layout of a model of many tensors takes its time.
+    return layout_of(strategy, travelling).update if strategy.control_variate else travelling
+
+
+def _find(aggregation_method: str, options: Options) -> Strategy:
+    return find_strategy(aggregation_method, {"scores": True, **options.aggregation})
