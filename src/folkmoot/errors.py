@@ -28,6 +28,7 @@ FolkmootError
 │   └── TooManyUploads                  more unfinished uploads than a user may have
 ├── AggregationFailed               the updates of a round cannot be made into a model
 │   └── DamagedUpdate                   one of them is not what it was when it came in
+├── ModelFailed                     a model that crashes, takes too much or does what it may not, when it is asked
 ├── Unavailable                     for the moment; try again
 │   ├── TooSlow                         the request's body did not come in time
 │   └── StorageFull                     no space left where models are kept
@@ -169,6 +170,10 @@ class DamagedUpdate(AggregationFailed):
     def __init__(self, message: str, *, update_id: str = "", code: str | None = None) -> None:
         super().__init__(message, code=code)
         self.update_id = update_id
+
+
+class ModelFailed(FolkmootError):
+    code = "model_failed"
 
 
 class Unavailable(FolkmootError):

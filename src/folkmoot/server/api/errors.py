@@ -29,6 +29,7 @@ STATUS: dict[type[errors.FolkmootError], int] = {
     errors.TooManyUploads: status.HTTP_409_CONFLICT,
     errors.Conflict: status.HTTP_400_BAD_REQUEST,
     errors.DigestMismatch: status.HTTP_422_UNPROCESSABLE_ENTITY,
+    errors.ModelFailed: status.HTTP_422_UNPROCESSABLE_ENTITY,
     errors.TooLarge: status.HTTP_413_REQUEST_ENTITY_TOO_LARGE,
     errors.InvalidInput: status.HTTP_400_BAD_REQUEST,
     errors.NotAuthenticated: status.HTTP_401_UNAUTHORIZED,

@@ -152,7 +152,7 @@ def write(template: Path, tensors: Tensors, output: Path) -> WrittenFile:
     check_fits(original.schema, Schema.of(tensors), what="checkpoint")
     digest = hashlib.sha256()
     with replacing(output) as file:
-        for chunk in _model_chunks(original, tensors):
+        for chunk in model_chunks(original, tensors):
             digest.update(chunk)
             file.write(chunk)
         return WrittenFile(digest.hexdigest(), file.tell())
@@ -163,7 +163,8 @@ def export(tensors: Tensors, output: Path) -> WrittenFile:
     raise InvalidValue("an ONNX file needs a graph beside its tensors, so it can be made only from an ONNX template")
 
 
-def _model_chunks(original: OnnxFile, tensors: Tensors) -> Iterator[bytes | memoryview]:
+def model_chunks(original: OnnxFile, tensors: Tensors) -> Iterator[bytes | memoryview]:
+    """Yield the bytes of the model with the values of `tensors`, which fit it."""
     # Where a number has as many bytes as its value needs, other values change the sizes of all that is around them.
     sizes = {name: item.num_encoded_bytes(np.asarray(tensors[name])) for name, item in original.initializers.items()}
     for field in original.model:
