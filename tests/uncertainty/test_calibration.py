@@ -58,7 +58,7 @@ def test_rows_are_counted_by_the_confidence_of_their_prediction() -> None:
 
 def test_the_score_is_what_the_right_class_lacks() -> None:
     # 0.1, 0.92, 0.4 and 0; an edge belongs to the bin under it.
-    assert {k: count for k, count in enumerate(OF_CLASSES.score_counts) if count} == {0: 1, 99: 1, 399: 1, 919: 1}
+    assert {k: count for k, count in enumerate(OF_CLASSES.score_counts) if count} == {0: 1, 49: 1, 199: 1, 459: 1}
 
 
 def test_the_log_loss_is_taken_at_every_temperature() -> None:

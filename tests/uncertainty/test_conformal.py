@@ -36,6 +36,12 @@ def test_the_threshold_is_the_upper_edge_of_the_right_scores_bin() -> None:
     assert threshold(statistics, 0.5) == 0.45
 
 
+@pytest.mark.parametrize("right", [0.3, 1e-3, 1e-7, 1e-11])
+def test_the_threshold_of_a_model_that_is_too_sure_does_not_admit_everything(right: float) -> None:
+    statistics = ClassStatistics.of([[right, 1 - right]] * 9, [0] * 9)
+    assert 0.94 * right <= 1 - threshold(statistics, 0.9) <= right * 1.0001
+
+
 @given(st.lists(st.floats(1e-5, 1e5), min_size=1, max_size=60), st.sampled_from([0.1, 0.5, 0.7, 0.8, 0.9, 0.95]))
 def test_the_threshold_is_never_under_the_score_that_it_stands_for_and_hardly_above(
     scores: list[float], coverage: float

@@ -74,6 +74,12 @@ def test_equal_members_have_no_mutual_information_and_no_variance_at_all(logits:
     np.testing.assert_array_equal(of.predictive_entropy, of.expected_entropy)
 
 
+def test_rounding_makes_no_negative_mutual_information() -> None:
+    yes = np.arange(1, 99) / 100
+    almost = np.stack([yes, yes + 1e-10])
+    assert (measure(np.stack([almost, 1 - almost], axis=-1)).mutual_info >= 0).all()
+
+
 @given(LOGITS)
 def test_entropies_keep_within_their_bounds(logits: np.ndarray) -> None:
     of = measure(logits, Ending.LOGITS)

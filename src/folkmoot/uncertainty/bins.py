@@ -15,8 +15,13 @@ from folkmoot.uncertainty.outputs import Float64s
 
 CONFIDENCE_EDGES = tuple(k / 15 for k in range(16))
 """Of how likely the predicted class is; 15 as in Guo et al. 2017."""
-SCORE_EDGES = tuple(k / 1000 for k in range(1001))
-"""Of conformal scores of classes, 0 to 1."""
+SCORE_EDGES = (
+    *(k / 500 for k in range(500)),
+    *(1 - float(f"{10 ** (-k / 40):.6g}") for k in range(108, 481)),
+    1.0,
+)
+"""Of conformal scores of classes, 0 to 1. The last of 500 equal parts is divided again, 40 to a decade of what a score
+lacks, down to 1e-12: of models that are too sure of themselves, the scores that matter all lie there."""
 RESIDUAL_EDGES = (0.0, *(float(f"{10 ** (k / 80):.6g}") for k in range(-480, 481)), float("inf"))
 """Of absolute residuals, in the targets' units: 80 to a decade from 1e-6 to 1e6, so that an edge is at most 3 % above
 what is under it."""

@@ -121,7 +121,7 @@ class RegressionStatistics:
 
 
 Statistics = ClassStatistics | RegressionStatistics
-AnyStatistics = TypeVar("AnyStatistics", ClassStatistics, RegressionStatistics)
+AnyStatistics = TypeVar("AnyStatistics", bound=ClassStatistics | RegressionStatistics)
 
 
 def merged(statistics: Sequence[AnyStatistics]) -> AnyStatistics:
