@@ -73,8 +73,6 @@ class Measuring:
         n = len(self._inputs)
         total = np.zeros((n, n) if self._all_products else (n + 1, 2))
         pieces = [piece for piece in block.pieces if piece.treatment is Treatment.MERGE]
-        if not pieces:
-            return total
         for each in self._inputs:
             each.reader.block(block, self._scratch.bytes("block", BLOCK_BYTES))
         for piece in pieces:
