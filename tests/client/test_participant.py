@@ -143,6 +143,18 @@ def test_a_round_is_not_trained_again_for_another_attempt_once_its_update_is_tak
     assert len(trained) == 1
 
 
+def test_a_round_is_trained_again_if_the_hub_rejects_the_update_that_it_had(
+    app, trained, scripted, polls, serves_model, takes_updates
+):
+    again = {"attempt": 2, "rejected": "update u is damaged: its file is gone"}
+    polls([ask_to_train(1)], [ask_to_train(2, **again)], [ask_to_train(3, **again)])
+
+    app.run()
+
+    assert [(task.attempt, task.rejected) for task in trained] == [(1, ""), (2, again["rejected"])]
+    assert len(updates(scripted)) == 2
+
+
 def test_a_round_that_refused_an_update_is_trained_again_for_its_next_attempt(
     app, trained, scripted, polls, serves_model, answer
 ):
@@ -618,3 +630,70 @@ def test_a_signal_ends_a_waiting_program_within_a_second(scripted, number, exit_
         assert time.monotonic() - started < 1.5
     finally:
         program.kill()
+
+
+# What a strategy has travel beside the model
+
+
+@pytest.fixture
+def corrected(app):
+    """What the training function saw of the hub's control variates; it sends twice these back."""
+    seen = []
+
+    @app.train
+    def train(weights, task):
+        server = task.state("control_variate", like=weights)
+        seen.append(server)
+        return {**weights, **{f"control_variate/{name}": 2.0 * each for name, each in server.items()}}, 1, {}
+
+    return seen
+
+
+def test_before_the_first_round_the_state_is_zeros_for_every_float_tensor(
+    app, corrected, scripted, polls, takes_updates, answer, model_bytes, tmp_path
+):
+    none = answer(404, {"detail": "Model m has no state after 0 rounds.", "code": "not_found"})
+    scripted.on("GET", paths.model("m"), answer(200, model_bytes), none)
+    polls([ask_to_train()])
+
+    app.run()
+
+    ((name, zeros),) = corrected[0].items()
+    assert (name, zeros.dtype, zeros.tolist()) == ("layer.weight", np.float32, [[0, 0, 0], [0, 0, 0]])
+    assert sorted(tensors_of(updates(scripted)[0], tmp_path)) == [
+        "control_variate/layer.weight",
+        "layer.steps",
+        "layer.weight",
+    ]
+
+
+def test_the_state_is_that_of_the_round_and_what_is_made_of_it_goes_back_in_the_models_dtype(
+    app, corrected, scripted, polls, takes_updates, answer, model_bytes, tmp_path
+):
+    write_tensors(tmp_path / "state", {"control_variate/layer.weight": np.full((2, 3), 1.5, np.float32)})
+    state = answer(200, (tmp_path / "state").read_bytes())
+    scripted.on("GET", paths.model("m"), answer(200, model_bytes), state)
+    polls([ask_to_train(round=4)])
+
+    app.run()
+
+    assert corrected[0]["layer.weight"].tolist() == [[1.5] * 3] * 2
+    asked = scripted.received("GET", paths.model("m"))[1].query
+    assert asked == {"part": ["state"], "round": ["4"], "as": ["safetensors"]}
+    sent = tensors_of(updates(scripted)[0], tmp_path)["control_variate/layer.weight"]
+    assert (sent.dtype, sent.tolist()) == (np.float32, [[3.0] * 3] * 2)
+
+
+def test_what_goes_beside_tensors_that_do_not_travel_is_left_out(
+    app, scripted, polls, takes_updates, answer, model_bytes, tmp_path
+):
+    scripted.on("GET", paths.model("m"), answer(200, model_bytes))
+    polls([ask_to_train(exchange=["*.steps"])])
+
+    @app.train
+    def train(weights, task):
+        return {**weights, "control_variate/layer.weight": weights["layer.weight"]}, 1, {}
+
+    app.run()
+
+    assert sorted(tensors_of(updates(scripted)[0], tmp_path)) == ["layer.steps"]

@@ -232,12 +232,13 @@ class World:
         rounds: int,
         model_id: str = "",
         uncertainty_method: str = "NONE",
+        aggregation_method: str = "FedAvg",
         **options: Any,
     ) -> str:
         body = {
             "model_id": model_id or self.model_id,
             "target_num_updates": rounds,
-            "aggregation_method": "FedAvg",
+            "aggregation_method": aggregation_method,
             "clients": [each.id for each in participants],
             "uncertainty_method": uncertainty_method,
             "options": options,

@@ -137,15 +137,19 @@ def _check_aggregates(tables: Tables, training: Row, place: Place) -> None:
         cohort = {each["user_id"] for each in tables.cohorts if each["round_id"] == current["id"]}
         answered = {update["participant_id"] for update in updates}
         assert cohort <= answered or "min_updates" in training["options"], "aggregated without all of the cohort"
+        begun_with = checkpoints[max(number for number in checkpoints if number <= current["number"])]
         inputs = [_as_input(update, place) for update in updates]
+        state = _blob(place, begun_with["state_sha256"]) if begun_with["state_sha256"] else None
         with tempfile.TemporaryDirectory() as folder:
-            base = Path(folder, "base")
-            # Of an update's tensors: not all of the model's need travel.
-            schema = TensorFile.open(inputs[0].path).schema
-            begun_with = max(number for number in checkpoints if number <= current["number"])
-            write_tensors(base, Selected(_tensors_of(checkpoints[begun_with], place), schema))
-            expected = aggregate_files(strategy, base, inputs, Path(folder, "expected")).sha256
-        assert checkpoints[current["number"] + 1]["sha256"] == expected, f"round {current['number']}"
+            base, output = Path(folder, "base"), Path(folder, "state") if strategy.keeps_state else None
+            # Of an update's tensors: not all of the model's need travel, and a strategy's own may.
+            model = _tensors_of(begun_with, place)
+            schema = Schema(spec for spec in TensorFile.open(inputs[0].path).schema if spec.name in model)
+            write_tensors(base, Selected(model, schema))
+            report = aggregate_files(strategy, base, inputs, Path(folder, "expected"), state=state, state_output=output)
+        made = checkpoints[current["number"] + 1]
+        assert made["sha256"] == report.sha256, f"round {current['number']}"
+        assert made["state_sha256"] == (report.state.sha256 if report.state else ""), f"round {current['number']}"
     model = next(each for each in tables.models if each["id"] == training["model_id"])
     assert model["round"] == max(checkpoints), "the model's round is not its last checkpoint's"
     if aggregated:
@@ -217,6 +221,9 @@ def _check_blobs(tables: Tables, place: Place) -> None:
             path = _blob(place, row[column])
             assert path.exists(), f"{table} {row} points to a blob that is not there"
             assert path.stat().st_size == row.get("num_bytes", path.stat().st_size)
+    for row in tables.checkpoints:
+        if row["state_sha256"]:
+            assert _blob(place, row["state_sha256"]).stat().st_size == row["state_num_bytes"]
     for row in (*tables.checkpoints, *tables.updates, *tables.moments, *rows["trainings_swagstatistic"]):
         data = TensorFile.open(_blob(place, row["sha256"])).data
         assert bytes(row["checksums"]) == block_checksums(data), f"{row} has other checksums than its blob"
@@ -229,8 +236,8 @@ def orphans(place: Place) -> set[str]:
     """The blobs that no row points to."""
     with _snapshot(place) as rows:
         wanted = {row[column] for table, column in REFERENCES for row in rows(f"SELECT {column} FROM {table}")}
-        for row in rows("SELECT beneath FROM registry_checkpoint"):
-            wanted.update(row["beneath"])
+        for row in rows("SELECT beneath, state_sha256 FROM registry_checkpoint"):
+            wanted.update([*row["beneath"], row["state_sha256"]])
     return {path.name for path in place.blobs.glob("??/*")} - wanted
 
 

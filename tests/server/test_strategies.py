@@ -414,11 +414,28 @@ def test_control_variates_are_of_the_tensors_that_travel_alone(
     assert {name: each.tolist() for name, each in tensors.items()} == {"w": [2, 2], "frozen": [5]}
 
 
-def test_encodings_do_not_go_with_control_variates(create):
-    answer = create("SCAFFOLD", encoding={"values": "float16"})
+def test_control_variates_of_what_the_strategy_does_not_merge_are_left_out(
+    scaffold_scene, make_model, make_user, tensors_file, work, state_of
+):
+    actor = make_user()
+    model = make_model(actor, **{"w": [0.0], "norm.running_mean": [0.0], "steps": np.array([1])})
+    scene = scaffold_scene(actor=actor, model=model, participants=1)
+    update = {"w": [2], "norm.running_mean": [4], "steps": np.array([5])}
+    beside = {"control_variate/w": [1], "control_variate/norm.running_mean": [3]}
+
+    answer = scene.send_update(scene.participants[0], file=tensors_file(**update, **beside))
+    work()
+
+    assert answer.status_code == 201, answer.content
+    assert list(safetensors.numpy.load(state_of(scene).getvalue())) == ["control_variate/w"]
+
+
+@pytest.mark.parametrize(("option", "value"), [("encoding", {"values": "float16"}), ("daisy_chain_period", 2)])
+def test_some_options_do_not_go_with_control_variates(create, option, value):
+    answer = create("SCAFFOLD", **{option: value})
 
     assert answer.status_code == 400
-    assert "options.encoding does not go with SCAFFOLD" in answer.json()["detail"]
+    assert f"options.{option} does not go with SCAFFOLD" in answer.json()["detail"]
 
 
 def test_a_model_whose_names_are_those_of_control_variates_is_refused(make_user, make_model, as_):

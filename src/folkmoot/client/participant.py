@@ -26,7 +26,8 @@ WAIT_SECONDS = 50
 """How long one poll asks the hub to wait; proxies often cut a connection that is silent for 60 s."""
 
 TAKEN = 0
-"""In place of an attempt, which count from 1: what the hub has taken is done, whatever attempt comes after."""
+"""In place of an attempt, which count from 1: what the hub has taken is done, whatever attempt comes after, unless it
+says that it was rejected."""
 
 
 class Participant:
@@ -126,11 +127,12 @@ class Participant:
         """Do the work unless it is done: a hub that was restarted may ask again for what it has got."""
         task = Task.of(notification)
         what = (task.training_id, notification.type, task.round)
-        if {(*what, TAKEN), (*what, task.attempt)} & self._settled:
+        done = {(*what, task.attempt)} if task.rejected else {(*what, TAKEN), (*what, task.attempt)}
+        if done & self._settled:
             return
         try:
             work(task)
-            self._settled.add((*what, TAKEN))
+            self._settled |= {(*what, TAKEN), (*what, task.attempt)}
         except Refused as refused:
             level = logging.ERROR if isinstance(refused.reason, InvalidInput) else logging.WARNING
             logger.log(level, "round %d: not taken: %s", task.round, refused.reason)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from folkmoot.client.hub import Notification
 from folkmoot.protocol.notifications import NotificationType
+from folkmoot.tensors import Tensors
+from folkmoot.tensors.schema import is_float
 
 ENDS = (NotificationType.TRAINING_FINISHED, NotificationType.CLIENT_REMOVED)
 
@@ -20,6 +25,8 @@ class Task:
     wrote into the training's `options.local`. `attempt` counts from 1: a round that got too few updates in time is
     tried again. `exchange` are the patterns of the tensors that travel, if not all do; what a training function returns
     beyond these is left out. `encoding` is how the client makes the update smaller; a training function need not care.
+    `rejected` says why the hub wants another update in place of the one that it had; `read_state` fetches what `state`
+    shows.
     """
 
     training_id: str
@@ -29,6 +36,8 @@ class Task:
     attempt: int = 1
     exchange: tuple[str, ...] = ()
     encoding: dict[str, Any] = field(default_factory=dict)
+    rejected: str = ""
+    read_state: Callable[[], Tensors] = field(default=dict, repr=False, compare=False)
 
     @classmethod
     def of(cls, notification: Notification) -> Task:
@@ -41,7 +50,20 @@ class Task:
             int(body.get("attempt", 1)),
             tuple(body.get("exchange") or ()),
             dict(body.get("encoding") or {}),
+            str(body.get("rejected") or ""),
         )
+
+    def state(self, name: str, like: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+        """What the hub keeps under `name` for each float tensor of `like`, such as SCAFFOLD's `control_variate`.
+
+        By the names and in the dtypes of `like`; zeros where the hub keeps nothing, as before the first round.
+        """
+        kept = self.read_state()
+        found = {own: kept.get(f"{name}/{own}") for own, tensor in like.items() if is_float(tensor.dtype)}
+        return {
+            own: np.zeros_like(like[own]) if tensor is None else np.array(tensor, like[own].dtype)
+            for own, tensor in found.items()
+        }
 
 
 def without_outdated(notifications: Iterable[Notification]) -> list[Notification]:

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,7 +20,7 @@ from folkmoot.client.patience import Patience
 from folkmoot.client.task import Task
 from folkmoot.client.update import fit
 from folkmoot.errors import Conflict, FolkmootError, InvalidInput, NotAllowed, NotFound
-from folkmoot.tensors import Schema, Tensors, WrittenFile, write_tensors
+from folkmoot.tensors import Schema, Tensors, WrittenFile, open_tensors, write_tensors
 from folkmoot.tensors.schema import BFLOAT16
 
 logger = logging.getLogger("folkmoot.client")
@@ -54,7 +55,8 @@ class Worker:
         """Raises Refused, and whatever `function` raises."""
         weights, model = self._fetch(task)
         logger.info("round %d: training", task.round)
-        trained, num_examples, metrics = _call(function, weights, task)
+        asked = replace(task, read_state=lambda: self._fetch_state(task))
+        trained, num_examples, metrics = _call(function, weights, asked)
         with _refusals():
             written = self._outgoing.write(fit(trained, Schema.of(model), task.exchange), model, task)
             self._send(written, task, num_examples, metrics)
@@ -89,6 +91,19 @@ class Worker:
         with _refusals():
             tensors: Tensors = self._patience.until_settled(lambda: self._model.fetch(task))
             return {name: _workable(tensor) for name, tensor in tensors.items()}, tensors
+
+    def _fetch_state(self, task: Task) -> Tensors:
+        """What the hub's strategy keeps beside the task's model; nothing where it keeps nothing."""
+        path = self._folder / "state"
+
+        def download() -> str:
+            return self._hub.download_model(task.model_id, path, round=task.round, format="safetensors", part="state")
+
+        try:
+            self._patience.until_settled(download)
+        except NotFound:
+            return {}
+        return open_tensors(path)
 
     def _send(self, update: WrittenFile, task: Task, num_examples: int, metrics: Metrics) -> None:
         started = time.monotonic()

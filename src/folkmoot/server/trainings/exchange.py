@@ -12,7 +12,7 @@ from folkmoot.server.registry.intake import Expected
 from folkmoot.server.registry.models import Checkpoint, Model
 from folkmoot.server.trainings.models import Handover, Training
 from folkmoot.server.trainings.options import Options
-from folkmoot.server.trainings.strategies import check_names, update_schema
+from folkmoot.server.trainings.strategies import check_names, known_beside, update_schema
 from folkmoot.tensors.encodings import Base
 from folkmoot.tensors.layers import Selected
 from folkmoot.tensors.schema import Schema
@@ -24,7 +24,7 @@ def expected_update(training: Training, participant: User, round: int) -> Expect
     model = schema_of(training.model)
     wanted = travelling(training, model)
     base = partial(_begun_with, training, participant, wanted, round) if training.settings.encoding else None
-    return Expected(update_schema(training, wanted), model, training.model.tied, base)
+    return Expected(update_schema(training, wanted), known_beside(training, model), training.model.tied, base)
 
 
 def _begun_with(training: Training, participant: User, wanted: Schema, round: int) -> Base:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from folkmoot.aggregation import Strategy, find_strategy, layout_of
 from folkmoot.errors import InvalidValue
 from folkmoot.server.trainings.models import Training
 from folkmoot.server.trainings.options import Options
-from folkmoot.tensors.schema import Schema
+from folkmoot.tensors.schema import Schema, is_float
 
 
 def strategy_of(training: Training) -> Strategy:
@@ -27,6 +28,16 @@ def update_schema(training: Training, travelling: Schema) -> Schema:
     return _update_schema(strategy_of(training), travelling)
 
 
+def known_beside(training: Training, model: Schema) -> Schema:
+    """All that an update may bring: what is not needed of it is left out, as are tensors that do not travel."""
+    control = strategy_of(training).control_variate
+    if control is None:
+        return model
+    own = {spec.name for spec in model}
+    beside = [replace(spec, name=f"{control.name}/{spec.name}") for spec in model if is_float(spec.numpy_dtype)]
+    return Schema([*model, *(spec for spec in beside if spec.name not in own)])
+
+
 def check_plan(aggregation_method: str, given: Mapping[str, Any]) -> None:
     """Raise InvalidValue for options of a training that its strategy does not have, or cannot work with."""
     options = Options.of(given)
@@ -37,8 +48,10 @@ def check_plan(aggregation_method: str, given: Mapping[str, Any]) -> None:
     for name, number in asked.items():
         if number is not None and number < strategy.min_updates:
             raise InvalidValue(f"{name} is {number}, and {aggregation_method} needs at least {strategy.min_updates}")
-    if strategy.control_variate and options.encoding:
-        raise InvalidValue(f"options.encoding does not go with {aggregation_method}, whose control variates travel too")
+    for name in ("encoding", "daisy_chain_period"):
+        if strategy.control_variate and getattr(options, name):
+            sentence = f"options.{name} does not go with {aggregation_method}, whose control variates travel too"
+            raise InvalidValue(sentence)
 
 
 def check_names(aggregation_method: str, options: Options, travelling: Schema) -> None:
