@@ -166,6 +166,6 @@ def _robust(aggregator: Aggregator, server_learning_rate: float) -> Strategy:
 def _over(aggregator: str, options: Mapping[str, Any], optimizer: ServerOptimizer) -> Strategy:
     """Whatever else the strategy of that name has, such as a buffer or a clipping norm, stays its own."""
     found = find_strategy(aggregator, options)
-    if found.server_optimizer != SGD():
+    if found.server_optimizer.initial_state or "server_learning_rate" in options:
         raise InvalidValue(f"{aggregator} has a server optimizer or a learning rate of its own: choose one of the two")
     return replace(found, server_optimizer=optimizer)
