@@ -69,6 +69,8 @@ def test_participants_that_may_differ_make_the_promise_dearer() -> None:
     # The 91st of 100 scores for one participant, the 99th for ten.
     assert 91 <= threshold(statistics, 0.9) < 94
     assert 99 <= threshold(statistics, 0.9, participants=10) < 102
+    with pytest.raises(InvalidValue, match="participants is 0"):
+        threshold(statistics, 0.9, participants=0)
 
 
 def test_residuals_beyond_the_last_bin_are_no_interval() -> None:

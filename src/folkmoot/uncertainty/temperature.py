@@ -39,6 +39,5 @@ def temperature_scaled(outputs: npt.ArrayLike, temperature: float, ends_in: Endi
     if not (math.isfinite(temperature) and temperature > 0):
         raise InvalidValue(f"temperature is {temperature}; expected a finite number above 0")
     likely, logarithms = probabilities(outputs, ends_in), log_probabilities(outputs, ends_in)
-    relative = (logarithms - logarithms.max(axis=-1, keepdims=True)) / temperature
     # What is impossible stays so; the logarithms have a floor.
-    return np.where(likely > 0, probabilities(relative, Ending.LOGITS), 0.0)
+    return np.where(likely > 0, probabilities(logarithms / temperature, Ending.LOGITS), 0.0)
