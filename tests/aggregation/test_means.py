@@ -97,12 +97,11 @@ def test_fednova_is_that_of_the_paper(a_round, momentum):
     assert_near(result, slow_fednova(base, updates, num_examples, steps, momentum))
 
 
-def test_fednova_of_equal_steps_is_fedavg(a_round, for_strategy):
+def test_fednova_of_equal_steps_is_fedavg(a_round):
     base, updates = random_round(a_round)
-    strategy = find_strategy("FedNova", {})
-    for_strategy(a_round, strategy)
+    a_round.updates = [replace(update, metrics={"local_steps": 4}) for update in a_round.updates]
 
-    result = a_round.result(strategy)
+    result = a_round.result(find_strategy("FedNova", {}))
 
     assert_near(result, slow_fedavg(base, updates, [update.num_examples for update in a_round.updates]))
 
