@@ -73,7 +73,8 @@ class Screen:
 def scores_of(norms: npt.NDArray[np.float64], cosines: npt.NDArray[np.float64]) -> list[Scores]:
     """One for each update; a cosine that does not exist comes as NaN."""
     middle = float(np.median(norms))
-    relative = norms / middle if middle else np.where(norms > 0, np.inf, 0.0)
+    with np.errstate(all="ignore"):
+        relative = norms / middle if middle else np.where(norms > 0, np.inf, 0.0)
     return [
         Scores(_finite(norm), _finite(of_median), _finite(cosine))
         for norm, of_median, cosine in zip(norms, relative, cosines, strict=True)

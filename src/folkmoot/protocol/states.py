@@ -36,6 +36,8 @@ class UpdateStatus(StrEnum):
     """By the strategy's screen, or because its stored bytes are damaged."""
     QUARANTINED = "quarantined"
     """As rejected, but to be looked at by a person."""
+    LATE = "late"
+    """In asynchronous training: it came after the last round had all it needed."""
     PASSED_ON = "passed_on"
     """In daisy chaining: it was another participant's to begin with, and wandered on."""
 

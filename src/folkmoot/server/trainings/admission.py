@@ -5,6 +5,7 @@ from __future__ import annotations
 from folkmoot.errors import AlreadySubmitted, FolkmootError, NotAllowed, RoundClosed, RoundNotOpen, WrongState
 from folkmoot.protocol.states import RoundState, TrainingState
 from folkmoot.server.accounts.models import User
+from folkmoot.server.trainings import buffering
 from folkmoot.server.trainings.models import SwagStatistic, Training, Update
 
 
@@ -55,6 +56,8 @@ def check_may_send_moments(
 
 def _is_awaited(training: Training, participant: User, number: int) -> bool:
     """Whether the round is open to this participant: who leaves the training leaves the cohort too."""
+    if buffer := buffering.buffer_of(training):
+        return buffering.may_still_come(training, participant, number, buffer)
     open_to_it = training.rounds.filter(number=number, state=RoundState.OPEN, cohort=participant)
     return training.state == TrainingState.ONGOING and open_to_it.exists()
 

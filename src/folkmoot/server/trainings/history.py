@@ -47,7 +47,7 @@ class History:
     def _rounds_of(self, checkpoints: Sequence[Checkpoint]) -> list[Round]:
         if not checkpoints:
             return []
-        updates = Prefetch("updates", Update.objects.in_aggregate().defer("checksums"))
+        updates = Prefetch("counted", Update.objects.in_aggregate().defer("checksums"))
         aggregated = Round.objects.filter(training__model=self._model, aggregated_at__isnull=False)
         wanted = aggregated.filter(number__range=(checkpoints[0].round - 1, checkpoints[-1].round - 1))
         return list(wanted.select_related("training").prefetch_related(updates))

@@ -27,10 +27,10 @@ from folkmoot.server.registry.intake import StoredFile, StoredUpdate
 from folkmoot.server.registry.models import Metric, Model, Phase
 from folkmoot.server.registry.moments import StoredMoments
 from folkmoot.server.registry.services import Metrics, add_checkpoint, add_moments, note_metrics
-from folkmoot.server.trainings import admission, daisy_chain
+from folkmoot.server.trainings import admission, buffering, daisy_chain
 from folkmoot.server.trainings.models import Participation, Round, SwagStatistic, Training, Update
 from folkmoot.server.trainings.moves import deadline, locked, locked_if_there, move, move_round
-from folkmoot.server.trainings.strategies import needed_updates
+from folkmoot.server.trainings.strategies import needed_updates, tested
 from folkmoot.server.trainings.transitions import RoundEvent, TrainingEvent
 from folkmoot.tensors.tensor_file import WrittenFile
 
@@ -117,7 +117,8 @@ def receive_update(
     note_metrics(training.model, metrics, reporter=participant, step=round, phase=Phase.TRAIN)
     settle(training.pk, UPDATE_ROUND_START, round, recipient=participant)
     record(training.pk, "update_received", {"round": round, "participant": str(participant.pk)})
-    _fill_if_complete(training, current)
+    for open_round in training.rounds.filter(state=RoundState.OPEN):
+        _fill_if_complete(training, open_round)
     fault_point("upload.before_commit")
     return update, True
 
@@ -209,13 +210,13 @@ def excuse_from_test(training_id: UUID, user_id: UUID, *, round: int) -> None:
 def reject_update(update: Update, *, reason: str) -> None:
     """Leave a damaged update out of its round, which is being aggregated; where too few are left, ask again."""
     training = locked_if_there(pk=update.round.training_id)
-    current = Round.objects.filter(pk=update.round_id, state=RoundState.AGGREGATING).first()
+    current = Round.objects.filter(counted=update, state=RoundState.AGGREGATING).first()
     if training is None or current is None or training.state != TrainingState.ONGOING:
         return
-    current.updates.filter(pk=update.pk).update(status=UpdateStatus.REJECTED, reason=reason)
+    current.counted.filter(pk=update.pk).update(status=UpdateStatus.REJECTED, reason=reason)
     facts = {"round": current.number, "participant": str(update.participant_id), "reason": reason}
     record(training.pk, "update_rejected", facts)
-    left = current.updates.standing().count()
+    left = current.counted.standing().count()
     if left >= max(training.settings.min_updates or 1, needed_updates(training)):
         return
     if current.attempt <= training.settings.round_retries:
@@ -243,11 +244,11 @@ def finish_aggregation(
     *,
     beneath: Sequence[str] = (),
     state: WrittenFile | None = None,
-    scores: Mapping[str, Scores],
+    scores: Mapping[UUID, Scores],
 ) -> bool:
     """Make these tensors, over those of the files `beneath`, the model, and `state` what its strategy goes on with.
 
-    `scores` say of the updates, by participant, what has become of them. Returns False, changing nothing, if someone
+    `scores` say of the updates, by their ids, what has become of them. Returns False, changing nothing, if someone
     else has done so.
     """
     training = locked_if_there(pk=round.training_id)
@@ -308,7 +309,7 @@ def close_if_overdue(round: Round, now: datetime) -> None:
     if current.state == RoundState.SWAG:
         _merge(training, current)
         return
-    arrived, wanted = current.updates.standing().count(), training.settings.min_updates
+    arrived, wanted = buffering.arrived(training, current).count(), training.settings.min_updates
     if wanted is not None and arrived >= max(wanted, needed_updates(training)):
         _fill(training, current)
     elif current.attempt <= training.settings.round_retries:
@@ -330,13 +331,22 @@ def _open_round(training: Training, *, number: int) -> None:
     opened.cohort.set(cohort)
     daisy_chain.hand_over(training, opened, [participant.pk for participant in cohort])
     record(training.pk, "round_opened", {"round": number})
+    if buffering.buffer_of(training):
+        _fill_if_complete(training, opened)
 
 
 def _fill_if_complete(training: Training, current: Round) -> None:
     """Go on once nobody is awaited any more; some may be missing, but fewer than suffice at the deadline never do."""
-    if current.state != RoundState.OPEN or current.awaited().exists():
+    if current.state != RoundState.OPEN:
         return
-    arrived, is_missing = current.updates.standing().count(), current.missing().exists()
+    arrived = buffering.arrived(training, current).count()
+    buffer = buffering.buffer_of(training)
+    if buffer and arrived >= buffer.size:
+        _fill(training, current)
+        return
+    if current.awaited().exists():
+        return
+    is_missing = current.missing().exists()
     if arrived < needed_updates(training):
         # With nobody left to send another, waiting for the deadline would change nothing.
         if not is_missing:
@@ -354,9 +364,17 @@ def _fill(training: Training, current: Round) -> None:
     if daisy_chain.passes_on(training, current):
         _pass_on(training, current)
         return
+    _take(training, current)
     move_round(current, RoundEvent.FILL)
     current.save()
     record(training.pk, "round_full", {"round": current.number})
+
+
+def _take(training: Training, current: Round) -> None:
+    """These updates count in this round, and no other; of a buffer as many as it is to hold."""
+    buffer = buffering.buffer_of(training)
+    taken = buffering.arrived(training, current).values_list("pk", flat=True)
+    Update.objects.filter(pk__in=list(taken[: buffer.size] if buffer else taken)).update(counted_in=current)
 
 
 def _pass_on(training: Training, current: Round) -> None:
@@ -372,6 +390,7 @@ def _retry(training: Training, current: Round) -> None:
     current.attempt += 1
     current.closes_at = deadline(training)
     current.save()
+    current.counted.standing().update(counted_in=None)
     _give_reason(training, "")
     record(training.pk, "round_opened", {"round": current.number})
 
@@ -381,10 +400,10 @@ def _give_reason(training: Training, reason: str) -> None:
     training.save(update_fields=["reason"])
 
 
-def _note_scores(current: Round, scores: Mapping[str, Scores]) -> None:
-    updates = list(current.updates.standing().defer("checksums"))
+def _note_scores(current: Round, scores: Mapping[UUID, Scores]) -> None:
+    updates = list(current.counted.standing().defer("checksums"))
     for update in updates:
-        for name, value in asdict(scores[str(update.participant_id)]).items():
+        for name, value in asdict(scores[update.pk]).items():
             setattr(update, name, value)
     Update.objects.bulk_update(updates, [field.name for field in fields(Scores)], batch_size=100)
 
@@ -432,7 +451,7 @@ def _test_or_close(training: Training, current: Round) -> None:
 
 
 def _is_tested(training: Training, current: Round) -> bool:
-    tests = training.settings.tested
+    tests = tested(training)
     return tests == "every_round" or (tests == "final" and _is_last(training, current))
 
 
@@ -462,6 +481,7 @@ def _close(training: Training, current: Round) -> None:
     settle(training.pk, MODEL_TEST_ROUND, training.model.round)
     record(training.pk, "round_closed", {"round": current.number})
     if _is_last(training, current):
+        buffering.waiting(training).update(status=UpdateStatus.LATE, reason="the training had all it needed")
         move(training, TrainingEvent.FINISH)
         record(training.pk, "training_finished")
     else:
@@ -480,7 +500,7 @@ def _go_on_without(training: Training, removed: Iterable[UUID]) -> None:
         _close_if_tested(training, current)
     elif current.state == RoundState.SWAG:
         _merge_if_complete(training, current)
-    elif current.state == RoundState.OPEN and current.updates.standing().exists():
+    elif current.state == RoundState.OPEN and buffering.arrived(training, current).exists():
         _fill_if_complete(training, current)
     elif current.state == RoundState.OPEN and not current.cohort.exists():
         fail(training.pk, f"No participants are left for round {current.number}.")

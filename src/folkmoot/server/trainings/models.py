@@ -150,6 +150,10 @@ class UpdateQuerySet(models.QuerySet["Update"]):
         """Those that nothing has been found against."""
         return self.exclude(status=UpdateStatus.REJECTED)
 
+    def waiting(self) -> UpdateQuerySet:
+        """Those that no round has taken yet."""
+        return self.filter(status=UpdateStatus.WAITING, counted_in=None)
+
     def rejected(self) -> UpdateQuerySet:
         return self.filter(status=UpdateStatus.REJECTED)
 
@@ -158,14 +162,14 @@ class UpdateQuerySet(models.QuerySet["Update"]):
 
     def of_training(self, training: Training, *, shown_to: User) -> UpdateQuerySet:
         """All of the training's to its actor and to staff; to others their own: scores tell of what somebody has."""
-        found = self.filter(round__training=training).select_related("round").defer("checksums")
+        found = self.filter(round__training=training).select_related("round", "counted_in").defer("checksums")
         sees_all = shown_to.is_staff or training.actor_id == shown_to.pk
         found = found if sees_all else found.filter(participant=shown_to)
         return found.order_by("round__number", "received_at", "pk")
 
     def local_models(self) -> UpdateQuerySet:
         """Those that are in no aggregate yet: until then they are models of their own to the API."""
-        pending = Q(round__number__gte=F("round__training__model__round"))
+        pending = Q(round__number__gte=F("round__training__model__round")) | Q(status=UpdateStatus.WAITING)
         known = Q(round__training__model__removed_at__isnull=True)
         found = self.standing().filter(pending & known)
         return found.select_related("round__training__model").defer("checksums")
@@ -179,10 +183,12 @@ class UpdateQuerySet(models.QuerySet["Update"]):
 
 
 class Update(models.Model):
-    """What one participant sent in one round; `status` says what has become of it."""
+    """What one participant sent in one round, beginning with its model; `status` says what has become of it."""
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     round = models.ForeignKey(Round, on_delete=models.CASCADE, related_name="updates")
+    # The round whose aggregate it goes into, once that has all it needs; in asynchronous training a later one perhaps.
+    counted_in = models.ForeignKey(Round, on_delete=models.SET_NULL, null=True, related_name="counted")
     participant = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="updates")
     # Of the bytes as they came, by which a repeated upload is known, and of the TensorFile made of them.
     received_sha256 = models.CharField(max_length=64)
@@ -216,6 +222,11 @@ class Update(models.Model):
 
     def __str__(self) -> str:
         return f"update of {self.participant_id} in round {self.round_id}"
+
+    @property
+    def staleness(self) -> int:
+        """How many rounds before the one that it counts in it was begun; 0 while it counts in none."""
+        return self.counted_in.number - self.round.number if self.counted_in else 0
 
     @property
     def base_model(self) -> Model:

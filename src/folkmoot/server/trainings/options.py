@@ -46,11 +46,6 @@ class Options:
     aggregation: Mapping[str, Any] = field(default_factory=dict)
     daisy_chain_period: int = 0
 
-    @property
-    def tested(self) -> str:
-        """Which models are tested: that of every round, the final one, or none."""
-        return self.tests or ("final" if self.daisy_chain_period else "every_round")
-
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> Options:
         """Read checked options; those with no meaning here are left alone."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from uuid import UUID
 
@@ -21,7 +21,7 @@ from folkmoot.server.registry.intake import described
 from folkmoot.server.registry.models import Checkpoint, Phase
 from folkmoot.server.storage import get_storage
 from folkmoot.server.trainings import exchange, lifecycle
-from folkmoot.server.trainings.models import Round, Update
+from folkmoot.server.trainings.models import Round, Training, Update
 from folkmoot.server.trainings.strategies import strategy_of
 from folkmoot.tensors.layers import Selected
 from folkmoot.tensors.replacing import naming_full_disk
@@ -56,26 +56,46 @@ def _aggregate(current: Round) -> None:
     travelling = exchange.travelling(current.training, model)
     storage = get_storage()
     with _naming_checkpoint(current.number + 1), storage.draft() as draft, storage.draft() as state_draft:
-        with _begun_with(base, travelling) as start:
-            report = _aggregated(current, base, start, draft, state_draft)
+        with ExitStack() as stack:
+            begun_with = {
+                number: stack.enter_context(_begun_with(checkpoint, travelling))
+                for number, checkpoint in _bases(current).items()
+            }
+            report = _aggregated(current, begun_with, draft, state_draft)
         tensors = described(draft, report.sha256, report.num_bytes)
         storage.adopt(draft, report.sha256)
         if report.state:
             storage.adopt(state_draft, report.state.sha256)
     fault_point("round_full.blob_written")
     beneath = exchange.beneath(base, travelling, model)
-    lifecycle.finish_aggregation(current, tensors, beneath=beneath, state=report.state, scores=report.scores)
+    scores = {update.pk: report.scores[_id_of(update)] for update in _inputs(current)}
+    lifecycle.finish_aggregation(current, tensors, beneath=beneath, state=report.state, scores=scores)
     fault_point("round_full.after_commit")
 
 
-def _aggregated(current: Round, base: Checkpoint, start: Path, draft: Path, state_draft: Path) -> Report:
+def _inputs(current: Round) -> list[Update]:
+    return list(current.counted.standing().select_related("round", "counted_in"))
+
+
+def _bases(current: Round) -> dict[int, Checkpoint]:
+    """The checkpoints that stale updates began with, by the number of their round, and the one that this round did."""
+    model = current.training.model
+    stale = {update.round.number for update in _inputs(current) if update.staleness}
+    return {
+        **{each.round: each for each in model.checkpoints.filter(round__in=stale)},
+        current.number: model.latest_checkpoint,
+    }
+
+
+def _aggregated(current: Round, begun_with: Mapping[int, Path], draft: Path, state_draft: Path) -> Report:
     strategy = strategy_of(current.training)
-    metrics = _metrics_of(current)
-    updates = current.updates.standing()
+    base = current.training.model.latest_checkpoint
+    updates = _inputs(current)
+    metrics = _metrics_of(current.training, {update.round.number for update in updates})
     report = aggregate_files(
         strategy,
-        start,
-        [_as_input(update, metrics.get(update.participant_id, {})) for update in updates],
+        begun_with[current.number],
+        [_as_input(update, metrics, begun_with) for update in updates],
         draft,
         state=get_storage().path(base.state_sha256) if base.state_sha256 else None,
         state_output=state_draft if strategy.keeps_state else None,
@@ -85,7 +105,7 @@ def _aggregated(current: Round, base: Checkpoint, start: Path, draft: Path, stat
 
 
 def _reject(current: Round, damage: DamagedUpdate) -> None:
-    damaged = [each for each in current.updates.standing() if str(each.participant_id) == damage.update_id]
+    damaged = [each for each in _inputs(current) if _id_of(each) == damage.update_id]
     if not damaged:  # it is the model itself
         raise damage
     for update in damaged:
@@ -115,24 +135,33 @@ def _begun_with(base: Checkpoint, travelling: Schema) -> Iterator[Path]:
         yield draft
 
 
-def _metrics_of(current: Round) -> dict[UUID, dict[str, float]]:
-    """The numbers that came with the updates, by participant; the last where a name came several times."""
-    sent = current.training.model.metrics.filter(phase=Phase.TRAIN, step=current.number)
-    found: dict[UUID, dict[str, float]] = defaultdict(dict)
-    for reporter, name, value in sent.order_by("id").values_list("reporter", "key", "value_float"):
+Metrics = Mapping[tuple[UUID, int], Mapping[str, float]]
+
+
+def _metrics_of(training: Training, numbers: Collection[int]) -> Metrics:
+    """The numbers that came with updates, by participant and round; the last where a name came several times."""
+    sent = training.model.metrics.filter(phase=Phase.TRAIN, step__in=numbers)
+    found: dict[tuple[UUID, int], dict[str, float]] = defaultdict(dict)
+    for reporter, step, name, value in sent.order_by("id").values_list("reporter", "step", "key", "value_float"):
         if value is not None:
-            found[reporter][name] = value
+            found[reporter, step][name] = value
     return found
 
 
-def _as_input(update: Update, metrics: Mapping[str, float]) -> AggregationUpdate:
-    # By the participant's id: the order in which updates are summed does not depend on when they came.
-    path = get_storage().path(update.sha256)
+def _id_of(update: Update) -> str:
+    """By the participant's id: the order in which updates are summed does not depend on when they came."""
+    return f"{update.participant_id}@{update.round.number}" if update.staleness else str(update.participant_id)
+
+
+def _as_input(update: Update, metrics: Metrics, begun_with: Mapping[int, Path]) -> AggregationUpdate:
+    path, number = get_storage().path(update.sha256), update.round.number
     return AggregationUpdate(
-        id=str(update.participant_id),
+        id=_id_of(update),
         path=_FaultySource(path) if settings.TEST_FAULT else path,
         num_examples=update.num_examples,
-        metrics=metrics,
+        metrics=metrics.get((update.participant_id, number), {}),
+        base=begun_with[number] if update.staleness else None,
+        staleness=update.staleness,
         checksums=bytes(update.checksums),
     )
 

@@ -23,6 +23,16 @@ def needed_updates(training: Training) -> int:
     return max(strategy_of(training).min_updates, 1)
 
 
+def tested(training: Training) -> str:
+    """Which models are tested: that of every round, the final one, or none.
+
+    Where participants do not go in step, a test of every round would have all wait for the slowest.
+    """
+    options = training.settings
+    go_in_step = not options.daisy_chain_period and strategy_of(training).buffer is None
+    return options.tests or ("every_round" if go_in_step else "final")
+
+
 def update_schema(training: Training, travelling: Schema) -> Schema:
     """The tensors of an update: those of the model that travel, and what the strategy has travel beside them."""
     return _update_schema(strategy_of(training), travelling)

@@ -178,16 +178,16 @@ class AggregationSerializer(serializers.Serializer):
     updates = serializers.SerializerMethodField()
 
     def get_num_updates(self, made_in: Round) -> int:
-        return len(made_in.updates.all())
+        return len(made_in.counted.all())
 
     def get_num_examples(self, made_in: Round) -> int | None:
         # Of two participants each would know the other's number by the sum.
-        return sum(update.num_examples for update in made_in.updates.all()) if self._sees_all(made_in) else None
+        return sum(update.num_examples for update in made_in.counted.all()) if self._sees_all(made_in) else None
 
     @extend_schema_field(UsedUpdateSerializer(many=True))
     def get_updates(self, made_in: Round) -> list[dict[str, Any]]:
         user = self.context["request"].user
-        shown = [each for each in made_in.updates.all() if self._sees_all(made_in) or each.participant_id == user.pk]
+        shown = [each for each in made_in.counted.all() if self._sees_all(made_in) or each.participant_id == user.pk]
         return UsedUpdateSerializer(shown, many=True).data
 
     def _sees_all(self, made_in: Round) -> bool:

@@ -19,6 +19,7 @@ from folkmoot.server.api.serializers.form_lists import FormListField
 from folkmoot.server.api.serializers.models import one_line
 from folkmoot.server.api.serializers.options import OptionsSerializer
 from folkmoot.server.registry.models import Metric, Phase
+from folkmoot.server.trainings.buffering import buffer_of, waiting
 from folkmoot.server.trainings.models import Participation, Round, Training, Update
 from folkmoot.server.trainings.strategies import check_plan
 
@@ -239,9 +240,13 @@ class TrainingDetailSerializer(TrainingSerializer):
         return _ids(training.participants.all())
 
     def get_local_models_arrived(self, training: Training) -> int:
+        if buffer_of(training):
+            return waiting(training).count()
         return sum(len(_arrived(each)) for each in _open_rounds(training))
 
     def get_local_models_expected(self, training: Training) -> int:
+        if buffer := buffer_of(training):
+            return buffer.size
         return sum(len(each.cohort.all()) for each in _open_rounds(training))
 
     @extend_schema_field(RoundSerializer(many=True))

@@ -33,6 +33,7 @@ class ScoresSerializer(serializers.ModelSerializer):
 @example(
     id=examples.LOCAL_MODEL,
     round=3,
+    counted_in=3,
     participant=examples.HOSPITALS[0],
     sample_size=1200,
     received_at=examples.EARLIER,
@@ -50,6 +51,12 @@ class UpdateListSerializer(serializers.ModelSerializer):
     """
 
     round = serializers.IntegerField(source="round.number")
+    counted_in = serializers.IntegerField(
+        source="counted_in.number",
+        default=None,
+        allow_null=True,
+        help_text="the round whose aggregate it goes into; in asynchronous training one after its own perhaps",
+    )
     sample_size = serializers.IntegerField(source="num_examples")
     status = serializers.ChoiceField([status.value for status in UpdateStatus])
     scores = serializers.SerializerMethodField()
@@ -59,6 +66,7 @@ class UpdateListSerializer(serializers.ModelSerializer):
         fields = (
             "id",
             "round",
+            "counted_in",
             "participant",
             "sample_size",
             "received_at",

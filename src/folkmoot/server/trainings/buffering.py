@@ -1,0 +1,47 @@
+"""Asynchronous training: an update counts in the next round that is aggregated, whichever it began with.
+
+A participant sends one update for each round that it is asked in, but takes its time; what is too stale is refused.
+Source: Nguyen et al. 2022, https://arxiv.org/abs/2106.06639
+"""
+
+from __future__ import annotations
+
+from folkmoot.aggregation import Buffer
+from folkmoot.protocol.states import RoundState, TrainingState
+from folkmoot.server.accounts.models import User
+from folkmoot.server.trainings.models import Round, Training, Update, UpdateQuerySet
+from folkmoot.server.trainings.strategies import strategy_of
+
+
+def buffer_of(training: Training) -> Buffer | None:
+    """None of a synchronous training, in which an update counts in its own round or not at all."""
+    return strategy_of(training).buffer
+
+
+def arrived(training: Training, current: Round) -> UpdateQuerySet:
+    """The updates that would count if the round were closed now, in the order in which they came."""
+    if buffer_of(training) is None:
+        return current.updates.standing()
+    return waiting(training)
+
+
+def waiting(training: Training) -> UpdateQuerySet:
+    """The updates that no round has taken yet, in the order in which they came."""
+    found = Update.objects.waiting().filter(round__training=training)
+    return found.order_by("received_at", "pk")
+
+
+def may_still_come(training: Training, participant: User, number: int, buffer: Buffer) -> bool:
+    """Whether an update that began with that round's model may come in."""
+    was_asked = training.rounds.filter(number=number, cohort=participant).exists()
+    return (
+        training.state == TrainingState.ONGOING
+        and was_asked
+        and _next_to_aggregate(training) - number <= buffer.max_staleness
+    )
+
+
+def _next_to_aggregate(training: Training) -> int:
+    """The number of the round in which an update that comes now would count."""
+    newest = training.rounds.latest("number")
+    return newest.number if newest.state == RoundState.OPEN else newest.number + 1
