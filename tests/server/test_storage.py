@@ -56,6 +56,18 @@ def test_the_same_bytes_are_kept_once(storage, come_in):
     assert [blob.name for blob in storage.root.glob("??/*")] == [digest]
 
 
+def test_a_blob_is_removed_if_it_is_damaged(storage, come_in):
+    whole, damaged = come_in(b"whole"), come_in(b"damaged")
+    for path, digest in (whole, damaged):
+        storage.adopt(path, digest)
+    storage.path(damaged[1]).write_bytes(b"other")
+
+    for digest in (whole[1], damaged[1], "0" * 64):
+        storage.remove_if_damaged(digest)
+
+    assert [blob.name for blob in storage.root.glob("??/*")] == [whole[1]]
+
+
 def test_bytes_that_are_adopted_again_are_young_again(storage, come_in):
     storage.adopt(*come_in())
     path, digest = come_in()

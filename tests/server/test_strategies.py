@@ -9,9 +9,11 @@ import pytest
 import safetensors.numpy
 
 from folkmoot.aggregation import strategies
+from folkmoot.server.outbox.events import MAX_ATTEMPTS
 from folkmoot.server.registry import services
 from folkmoot.server.registry.models import Checkpoint
 from folkmoot.server.trainings import rounds, sweeps
+from folkmoot.server.trainings.models import Training
 
 pytestmark = pytest.mark.django_db
 
@@ -150,6 +152,17 @@ def test_at_the_deadline_a_round_does_not_close_with_fewer_than_the_strategy_nee
     assert scene.shown["reason"].startswith("Round 0 got 2 updates in time; missing: ")
 
 
+def test_a_minimum_from_before_the_strategy_needed_more_counts_for_nothing(krum_scene):
+    scene = krum_scene(min_updates=3)
+    Training.objects.update(options=scene.training.options | {"min_updates": 2})
+    for participant in scene.participants[:2]:
+        scene.send_update(participant)
+
+    scene.let_deadline_pass()
+
+    assert scene.round_states == ["OPEN"]
+
+
 def test_at_the_deadline_a_round_closes_with_as_many_as_the_strategy_needs(krum_scene):
     scene = krum_scene(min_updates=3)
     for participant in scene.participants[:3]:
@@ -181,6 +194,29 @@ def test_a_round_does_not_open_for_fewer_than_the_strategy_needs(krum_scene, wor
 
     assert (scene.state, scene.round_states) == ("E", ["CLOSED"])
     assert scene.shown["reason"] == "Krum needs 3 updates, and round 1 has 2 participants."
+
+
+def test_a_training_whose_strategy_is_no_longer_installed_ends_with_the_reason(make_scene, bring_forward, work):
+    scene = make_scene(options={"tests": "never"})
+    for participant in scene.participants:
+        scene.send_update(participant)
+    Training.objects.update(aggregation_method="Gone")
+
+    for _ in range(MAX_ATTEMPTS + 1):
+        bring_forward()
+        work()
+
+    assert scene.state == "E"
+    assert scene.shown["reason"].startswith("Round 0 could not be aggregated: there is no strategy 'Gone'; there are ")
+
+
+def test_a_deadline_does_not_hang_on_a_strategy_that_is_no_longer_installed(make_scene):
+    scene = make_scene(options={"tests": "never", "round_retries": 0})
+    Training.objects.update(aggregation_method="Gone")
+
+    scene.let_deadline_pass()
+
+    assert scene.state == "E"
 
 
 # What comes along with an update

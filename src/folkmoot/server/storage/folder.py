@@ -86,11 +86,13 @@ class FolderStorage:
     def remove_if_damaged(self, sha256: str) -> None:
         """Remove the blob if its bytes do not have this digest any more, so that they can be adopted again."""
         blob = self.path(sha256)
-        with self._lock(fcntl.LOCK_EX), suppress(FileNotFoundError):
-            with blob.open("rb") as file:
-                is_whole = hashlib.file_digest(file, "sha256").hexdigest() == sha256
-            if not is_whole:
-                blob.unlink()
+        with suppress(FileNotFoundError), blob.open("rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() == sha256:
+                return
+            with self._lock(fcntl.LOCK_EX):
+                # Unless another has removed it meanwhile, and it has come again.
+                if os.path.samestat(os.fstat(file.fileno()), blob.stat()):
+                    blob.unlink()
 
     def _move(self, incoming: Path, target: Path) -> None:
         if not target.parent.exists():

@@ -41,7 +41,7 @@ SWAG_ROUND_START = NotificationType.SWAG_ROUND_START
 
 @transaction.atomic
 def start(training: Training) -> None:
-    """Open the first round. WrongState unless the training is new and has a participant."""
+    """Open the first round. WrongState unless the training is new and has enough participants."""
     training = locked(training.pk)
     if training.state != TrainingState.INITIAL:
         raise WrongState(f"Training {training.pk} is not in state INITIAL!")
@@ -217,7 +217,7 @@ def reject_update(update: Update, *, reason: str) -> None:
     facts = {"round": current.number, "participant": str(update.participant_id), "reason": reason}
     record(training.pk, "update_rejected", facts)
     left = current.counted.standing().count()
-    if left >= max(training.settings.min_updates or 1, needed_updates(training)):
+    if left >= _least(training):
         return
     if current.attempt <= training.settings.round_retries:
         _retry(training, current)
@@ -309,8 +309,8 @@ def close_if_overdue(round: Round, now: datetime) -> None:
     if current.state == RoundState.SWAG:
         _merge(training, current)
         return
-    arrived, wanted = buffering.arrived(training, current).count(), training.settings.min_updates
-    if wanted is not None and arrived >= max(wanted, needed_updates(training)):
+    arrived = buffering.arrived(training, current).count()
+    if training.settings.min_updates is not None and arrived >= _least(training):
         _fill(training, current)
     elif current.attempt <= training.settings.round_retries:
         _retry(training, current)
@@ -351,8 +351,13 @@ def _fill_if_complete(training: Training, current: Round) -> None:
         # With nobody left to send another, waiting for the deadline would change nothing.
         if not is_missing:
             fail(training.pk, _too_few(training, f"round {current.number} has {arrived}"))
-    elif not is_missing or arrived >= (training.settings.min_updates or 1):
+    elif not is_missing or arrived >= _least(training):
         _fill(training, current)
+
+
+def _least(training: Training) -> int:
+    """How many updates suffice where others are missing."""
+    return max(training.settings.min_updates or 1, needed_updates(training))
 
 
 def _too_few(training: Training, found: str) -> str:

@@ -44,6 +44,7 @@ class Options:
     encoding: Mapping[str, Any] = field(default_factory=dict)
     local: Mapping[str, Any] = field(default_factory=dict)
     aggregation: Mapping[str, Any] = field(default_factory=dict)
+    uncertainty: Mapping[str, Any] = field(default_factory=dict)
     daisy_chain_period: int = 0
 
     @classmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -27,6 +28,8 @@ from folkmoot.tensors.layers import Selected
 from folkmoot.tensors.replacing import naming_full_disk
 from folkmoot.tensors.schema import Schema
 from folkmoot.tensors.tensor_file import write_tensors
+
+logger = logging.getLogger(__name__)
 
 
 def aggregate(training_id: UUID, number: int) -> None:
@@ -108,6 +111,7 @@ def _reject(current: Round, damage: DamagedUpdate) -> None:
     damaged = [each for each in _inputs(current) if _id_of(each) == damage.update_id]
     if not damaged:  # it is the model itself
         raise damage
+    logger.error("training %s, round %d: %s", current.training_id, current.number, damage)
     for update in damaged:
         # Gone, so that the same bytes are written anew if they come again.
         get_storage().remove_if_damaged(update.sha256)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from folkmoot.aggregation import Strategy, find_strategy, layout_of
-from folkmoot.errors import InvalidValue
+from folkmoot.errors import InvalidValue, Misconfigured
 from folkmoot.server.trainings.models import Training
 from folkmoot.server.trainings.options import Options
 from folkmoot.tensors.schema import Schema, is_float
@@ -20,7 +20,11 @@ def strategy_of(training: Training) -> Strategy:
 
 def needed_updates(training: Training) -> int:
     """Fewer cannot be aggregated."""
-    return max(strategy_of(training).min_updates, 1)
+    try:
+        return max(strategy_of(training).min_updates, 1)
+    except (InvalidValue, Misconfigured):
+        # One that is no longer installed: the aggregation will say so, and no deadline may hang on it.
+        return 1
 
 
 def tested(training: Training) -> str:
