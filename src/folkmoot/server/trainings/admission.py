@@ -7,6 +7,7 @@ from folkmoot.protocol.states import RoundState, TrainingState
 from folkmoot.server.accounts.models import User
 from folkmoot.server.trainings import buffering
 from folkmoot.server.trainings.models import SwagStatistic, Training, Update
+from folkmoot.server.trainings.strategies import buffer_of
 
 
 def check_may_submit(
@@ -56,7 +57,7 @@ def check_may_send_moments(
 
 def _is_awaited(training: Training, participant: User, number: int) -> bool:
     """Whether the round is open to this participant: who leaves the training leaves the cohort too."""
-    if buffer := buffering.buffer_of(training):
+    if buffer := buffer_of(training):
         return buffering.may_still_come(training, participant, number, buffer)
     open_to_it = training.rounds.filter(number=number, state=RoundState.OPEN, cohort=participant)
     return training.state == TrainingState.ONGOING and open_to_it.exists()

@@ -10,12 +10,7 @@ from folkmoot.aggregation import Buffer
 from folkmoot.protocol.states import RoundState, TrainingState
 from folkmoot.server.accounts.models import User
 from folkmoot.server.trainings.models import Round, Training, Update, UpdateQuerySet
-from folkmoot.server.trainings.strategies import strategy_of
-
-
-def buffer_of(training: Training) -> Buffer | None:
-    """None of a synchronous training, in which an update counts in its own round or not at all."""
-    return strategy_of(training).buffer
+from folkmoot.server.trainings.strategies import buffer_of
 
 
 def arrived(training: Training, current: Round) -> UpdateQuerySet:

@@ -30,7 +30,7 @@ from folkmoot.server.registry.services import Metrics, add_checkpoint, add_momen
 from folkmoot.server.trainings import admission, buffering, daisy_chain
 from folkmoot.server.trainings.models import Participation, Round, SwagStatistic, Training, Update
 from folkmoot.server.trainings.moves import deadline, locked, locked_if_there, move, move_round
-from folkmoot.server.trainings.strategies import needed_updates, tested
+from folkmoot.server.trainings.strategies import buffer_of, needed_updates, tested
 from folkmoot.server.trainings.transitions import RoundEvent, TrainingEvent
 from folkmoot.tensors.tensor_file import WrittenFile
 
@@ -331,7 +331,7 @@ def _open_round(training: Training, *, number: int) -> None:
     opened.cohort.set(cohort)
     daisy_chain.hand_over(training, opened, [participant.pk for participant in cohort])
     record(training.pk, "round_opened", {"round": number})
-    if buffering.buffer_of(training):
+    if buffer_of(training):
         _fill_if_complete(training, opened)
 
 
@@ -340,7 +340,7 @@ def _fill_if_complete(training: Training, current: Round) -> None:
     if current.state != RoundState.OPEN:
         return
     arrived = buffering.arrived(training, current).count()
-    buffer = buffering.buffer_of(training)
+    buffer = buffer_of(training)
     if buffer and arrived >= buffer.size:
         _fill(training, current)
         return
@@ -377,7 +377,7 @@ def _fill(training: Training, current: Round) -> None:
 
 def _take(training: Training, current: Round) -> None:
     """These updates count in this round, and no other; of a buffer as many as it is to hold."""
-    buffer = buffering.buffer_of(training)
+    buffer = buffer_of(training)
     taken = buffering.arrived(training, current).values_list("pk", flat=True)
     Update.objects.filter(pk__in=list(taken[: buffer.size] if buffer else taken)).update(counted_in=current)
 

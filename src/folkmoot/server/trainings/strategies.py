@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from folkmoot.aggregation import Strategy, find_strategy, layout_of
+from folkmoot.aggregation import Buffer, Strategy, find_strategy, layout_of
 from folkmoot.errors import InvalidValue, Misconfigured
 from folkmoot.server.trainings.models import Training
 from folkmoot.server.trainings.options import Options
@@ -20,11 +20,22 @@ def strategy_of(training: Training) -> Strategy:
 
 def needed_updates(training: Training) -> int:
     """Fewer cannot be aggregated."""
+    strategy = _if_installed(training)
+    return max(strategy.min_updates, 1) if strategy else 1
+
+
+def buffer_of(training: Training) -> Buffer | None:
+    """None of a synchronous training, in which an update counts in its own round or not at all."""
+    strategy = _if_installed(training)
+    return strategy.buffer if strategy else None
+
+
+def _if_installed(training: Training) -> Strategy | None:
+    """None of one that is no longer there: the aggregation will say so, and nothing before it may hang on it."""
     try:
-        return max(strategy_of(training).min_updates, 1)
+        return strategy_of(training)
     except (InvalidValue, Misconfigured):
-        # One that is no longer installed: the aggregation will say so, and no deadline may hang on it.
-        return 1
+        return None
 
 
 def tested(training: Training) -> str:
@@ -33,7 +44,7 @@ def tested(training: Training) -> str:
     Where participants do not go in step, a test of every round would have all wait for the slowest.
     """
     options = training.settings
-    go_in_step = not options.daisy_chain_period and strategy_of(training).buffer is None
+    go_in_step = not options.daisy_chain_period and buffer_of(training) is None
     return options.tests or ("every_round" if go_in_step else "final")
 
 

@@ -19,9 +19,9 @@ from folkmoot.server.api.serializers.form_lists import FormListField
 from folkmoot.server.api.serializers.models import one_line
 from folkmoot.server.api.serializers.options import OptionsSerializer
 from folkmoot.server.registry.models import Metric, Phase
-from folkmoot.server.trainings.buffering import buffer_of, waiting
+from folkmoot.server.trainings.buffering import waiting
 from folkmoot.server.trainings.models import Participation, Round, Training, Update
-from folkmoot.server.trainings.strategies import check_plan
+from folkmoot.server.trainings.strategies import buffer_of, check_plan
 
 MISSING = {"required": "Missing data for required field."}
 UNCERTAINTY_METHODS = ("NONE", "ENSEMBLE", "MC_DROPOUT", "SWAG")
