@@ -89,8 +89,8 @@ def test_merged_statistics_are_those_of_all_rows() -> None:
     pooled = ClassStatistics.of(logits, labels)
     for name in ("bin_counts", "bin_correct", "score_counts"):
         assert getattr(together, name) == getattr(pooled, name)
-    for name in ("bin_confidences", "log_losses"):
-        assert getattr(together, name) == pytest.approx(getattr(pooled, name), rel=1e-12)
+    for name in ("bin_confidences", "log_losses", "scaled_gaps"):
+        assert getattr(together, name) == pytest.approx(getattr(pooled, name), rel=1e-12, abs=1e-9)
     assert expected_calibration_error(together) == pytest.approx(expected_calibration_error(pooled), rel=1e-12)
     assert federated_temperature(together) == pytest.approx(federated_temperature(pooled), rel=1e-9)
 
@@ -130,6 +130,14 @@ def test_scaling_by_the_federated_temperature_makes_an_overconfident_model_hones
     assert temperature == pytest.approx(3, rel=0.05)
     assert before > 0.15
     assert after < 0.02
+
+
+@pytest.mark.parametrize("temperature", TEMPERATURES[::10])
+def test_the_calibration_error_after_scaling_is_in_the_counts(temperature: float) -> None:
+    logits, labels = overconfident()
+    together = merged([ClassStatistics.of(*part) for part in parts_of(logits, labels)])
+    scaled = ClassStatistics.of(temperature_scaled(logits, temperature), labels)
+    assert expected_calibration_error(together, temperature * 1.02) == pytest.approx(expected_calibration_error(scaled))
 
 
 @pytest.mark.parametrize("times", [0.37, 1, 3])
@@ -192,6 +200,10 @@ def test_statistics_are_the_same_after_a_journey_as_json(statistics: Statistics)
         pytest.param("log_losses[3]", 10**400, id="a sum of 400 digits"),
         ("log_losses[3]", None),
         ("log_losses[3]", 1e6),
+        ("scaled_gaps[0]", None),
+        ("scaled_gaps[0]", math.nan),
+        ("scaled_gaps[0]", -4.1),
+        ("scaled_gaps[613]", 0.1),
         ("score_counts[0]", 2),
         ("surprise", 1),
     ],

@@ -23,6 +23,7 @@ TEMPERATURES = tuple(float(f"{10 ** (k / 40):.6g}") for k in range(-40, 41))
 """The server's grid: 81 temperatures from 0.1 to 10, each 6 % above the one before; the middle one is 1."""
 _MAX_LOG_CLASSES = 32.0
 _ROUNDING = 1e-6
+_UNSCALED = TEMPERATURES.index(1)
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class ClassStatistics:
         "bin_correct": len(CONFIDENCE_EDGES) - 1,
         "bin_confidences": len(CONFIDENCE_EDGES) - 1,
         "log_losses": len(TEMPERATURES),
+        "scaled_gaps": len(TEMPERATURES) * (len(CONFIDENCE_EDGES) - 1),
         "score_counts": len(SCORE_EDGES) - 1,
     }
 
@@ -48,6 +50,9 @@ class ClassStatistics:
     """The sum of how likely these rows' predicted classes are."""
     log_losses: tuple[float, ...]
     """The sum of the negative log likelihood (nats) at each of `TEMPERATURES`."""
+    scaled_gaps: tuple[float, ...]
+    """At each of `TEMPERATURES`, of the rows in each of `CONFIDENCE_EDGES`'s bins: how many are predicted right, less
+    the sum of how likely their predicted classes are."""
     score_counts: tuple[int, ...]
     """Rows with a score in each of `SCORE_EDGES`'s bins."""
 
@@ -64,13 +69,17 @@ class ClassStatistics:
         likely, logarithms = probabilities(outputs, ends_in), log_probabilities(outputs, ends_in)
         right = _checked_labels(labels, likely)
         rows = np.arange(len(right))
-        confidence, predicted = likely.max(axis=1), likely.argmax(axis=1)
+        confidence, is_right = likely.max(axis=1), likely.argmax(axis=1) == right
         bins, count = bins_of(confidence, CONFIDENCE_EDGES), len(CONFIDENCE_EDGES) - 1
+        losses, confidences = zip(*(_at(each, logarithms, right) for each in TEMPERATURES), strict=True)
+        # As the model has it where nothing is scaled: rounding could move a row that lies on an edge.
+        scaled = (*confidences[:_UNSCALED], confidence, *confidences[_UNSCALED + 1 :])
         return cls(
             bin_counts=tuple(np.bincount(bins, minlength=count).tolist()),
-            bin_correct=tuple(np.bincount(bins[predicted == right], minlength=count).tolist()),
+            bin_correct=tuple(np.bincount(bins[is_right], minlength=count).tolist()),
             bin_confidences=tuple(np.bincount(bins, weights=confidence, minlength=count).tolist()),
-            log_losses=tuple(_log_loss(logarithms, right, each) for each in TEMPERATURES),
+            log_losses=losses,
+            scaled_gaps=tuple(gap for each in scaled for gap in _gaps(each, is_right)),
             score_counts=counts_of(1 - likely[rows, right], SCORE_EDGES),
         )
 
@@ -87,6 +96,16 @@ class ClassStatistics:
         for k, (loss, temperature) in enumerate(zip(self.log_losses, TEMPERATURES, strict=True)):
             if not _between(0, loss, self.rows * (-FLOOR / temperature + _MAX_LOG_CLASSES)):
                 raise InvalidValue(f"log_losses[{k}] is {loss}, which is impossible for {self.rows} rows")
+            if math.fsum(map(abs, self.gaps_at(k))) > self.rows * (1 + _ROUNDING):
+                raise InvalidValue(f"scaled_gaps at temperature {temperature} are too large for {self.rows} rows")
+        unscaled = zip(self.gaps_at(_UNSCALED), self.bin_correct, self.bin_confidences, strict=True)
+        if any(abs(gap - (correct - confidence)) > self.rows * _ROUNDING for gap, correct, confidence in unscaled):
+            raise InvalidValue("scaled_gaps at temperature 1 are not bin_correct less bin_confidences")
+
+    def gaps_at(self, index: int) -> tuple[float, ...]:
+        """The bins' gaps at that one of `TEMPERATURES`."""
+        count = len(CONFIDENCE_EDGES) - 1
+        return self.scaled_gaps[index * count : (index + 1) * count]
 
 
 @dataclass(frozen=True)
@@ -139,12 +158,18 @@ def _sums(several: Sequence[Sequence[float]]) -> tuple[Any, ...]:
     return tuple(sum(each) if isinstance(each[0], int) else math.fsum(each) for each in zip(*several, strict=True))
 
 
-def _log_loss(logarithms: Float64s, labels: npt.NDArray[np.int64], temperature: float) -> float:
-    """Of shape (rows, classes) and (rows,), in nats."""
+def _at(temperature: float, logarithms: Float64s, labels: npt.NDArray[np.int64]) -> tuple[float, Float64s]:
+    """The log loss in nats, and how likely each predicted class is; of shape (rows, classes) and (rows,)."""
     scaled = logarithms / temperature
     scaled -= scaled.max(axis=1, keepdims=True)
-    losses = np.log(np.exp(scaled).sum(axis=1)) - scaled[np.arange(len(labels)), labels]
-    return math.fsum(losses)
+    # The predicted class has the logarithm 0 now.
+    normalizers = np.log(np.exp(scaled).sum(axis=1))
+    return math.fsum(normalizers - scaled[np.arange(len(labels)), labels]), np.exp(-normalizers)
+
+
+def _gaps(confidence: Float64s, is_right: npt.NDArray[np.bool_]) -> list[float]:
+    bins = bins_of(confidence, CONFIDENCE_EDGES)
+    return list(np.bincount(bins, weights=is_right - confidence, minlength=len(CONFIDENCE_EDGES) - 1).tolist())
 
 
 def _checked_labels(labels: npt.ArrayLike, likely: Float64s) -> npt.NDArray[np.int64]:

@@ -41,7 +41,7 @@ def from_json(data: object) -> Statistics:
 def _numbers(name: str, values: object, length: int) -> tuple[Any, ...]:
     if not isinstance(values, list) or len(values) != length:
         raise InvalidValue(f"{name}: expected a list of {length} numbers")
-    read = _count if name.endswith(("counts", "correct")) else _sum
+    read = _count if name.endswith(("counts", "correct")) else _gap if name.endswith("gaps") else _sum
     return tuple(read(f"{name}[{k}]", value) for k, value in enumerate(values))
 
 
@@ -54,4 +54,10 @@ def _count(name: str, value: object) -> int:
 def _sum(name: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _MAX_SUM:
         raise InvalidValue(f"{name}: expected a finite number, 0 or more")
+    return float(value)
+
+
+def _gap(name: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not -_MAX_SUM <= value <= _MAX_SUM:
+        raise InvalidValue(f"{name}: expected a finite number")
     return float(value)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from folkmoot.uncertainty.bins import CONFIDENCE_EDGES
-from folkmoot.uncertainty.calibration import ClassStatistics
+from folkmoot.uncertainty.calibration import TEMPERATURES, ClassStatistics
 
 
 @dataclass(frozen=True)
@@ -32,9 +33,9 @@ def reliability_bins(statistics: ClassStatistics) -> list[ReliabilityBin]:
     ]
 
 
-def expected_calibration_error(statistics: ClassStatistics) -> float:
-    """How far accuracy and confidence are apart, in the mean over rows, 0 to 1. Source: Guo et al. 2017, section 2,
-    https://arxiv.org/abs/1706.04599
+def expected_calibration_error(statistics: ClassStatistics, temperature: float = 1) -> float:
+    """How far accuracy and confidence are apart, in the mean over rows, 0 to 1: at the temperature of `TEMPERATURES`
+    that is nearest. Source: Guo et al. 2017, section 2, https://arxiv.org/abs/1706.04599
     """
-    gaps = (each.count * abs(each.accuracy - each.confidence) for each in reliability_bins(statistics))
-    return sum(gaps) / statistics.rows
+    nearest = min(range(len(TEMPERATURES)), key=lambda k: abs(math.log(TEMPERATURES[k] / temperature)))
+    return math.fsum(map(abs, statistics.gaps_at(nearest))) / statistics.rows
