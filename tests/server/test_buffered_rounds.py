@@ -235,3 +235,36 @@ def test_a_round_that_is_aggregated_twice_takes_the_same_updates(scene, work):
     work()
 
     assert set(scene.training.rounds.get(number=0).counted.values_list("pk", flat=True)) == taken
+
+
+def test_daisy_chaining_does_not_go_with_a_buffer(make_user, make_model, as_):
+    actor = make_user()
+    wanted = {
+        "model_id": str(make_model(actor).pk),
+        "target_num_updates": 1,
+        "aggregation_method": "FedBuff",
+        "options": {"daisy_chain_period": 2, "aggregation": {"buffer_size": 1}},
+    }
+
+    answer = as_(actor).send("POST", "/api/trainings/", wanted)
+
+    assert answer.status_code == 400
+    assert "daisy_chain_period does not go with FedBuff" in answer.json()["detail"]
+
+
+def test_an_update_that_comes_while_moments_are_collected_waits_for_the_next_round(make_scene, work):
+    scene = make_scene(
+        participants=3,
+        target_num_updates=2,
+        aggregation_method="FedBuff",
+        uncertainty_method="SWAG",
+        options={"aggregation": {"buffer_size": 2}},
+    )
+    quick, other, slow = scene.participants
+    sends(scene, quick, 0)
+    sends(scene, other, 0)
+    work()
+    assert scene.state == "S"
+
+    assert sends(scene, slow, 0).status_code == 201
+    assert status_of(scene, slow, 0) == UpdateStatus.WAITING

@@ -7,7 +7,7 @@ Source: Nguyen et al. 2022, https://arxiv.org/abs/2106.06639
 from __future__ import annotations
 
 from folkmoot.aggregation import Buffer
-from folkmoot.protocol.states import RoundState, TrainingState
+from folkmoot.protocol.states import RoundState
 from folkmoot.server.accounts.models import User
 from folkmoot.server.trainings.models import Round, Training, Update, UpdateQuerySet
 from folkmoot.server.trainings.strategies import buffer_of
@@ -30,7 +30,7 @@ def may_still_come(training: Training, participant: User, number: int, buffer: B
     """Whether an update that began with that round's model may come in."""
     was_asked = training.rounds.filter(number=number, cohort=participant).exists()
     return (
-        training.state == TrainingState.ONGOING
+        training.is_under_way
         and was_asked
         and _next_to_aggregate(training) - number <= buffer.max_staleness
     )

@@ -73,6 +73,8 @@ def check_plan(aggregation_method: str, given: Mapping[str, Any]) -> None:
     for name, number in asked.items():
         if number is not None and number < strategy.min_updates:
             raise InvalidValue(f"{name} is {number}, and {aggregation_method} needs at least {strategy.min_updates}")
+    if strategy.buffer and options.daisy_chain_period:
+        raise InvalidValue(f"options.daisy_chain_period does not go with {aggregation_method}: nobody goes in step")
     for name in ("encoding", "daisy_chain_period"):
         if strategy.control_variate and getattr(options, name):
             sentence = f"options.{name} does not go with {aggregation_method}, whose control variates travel too"
