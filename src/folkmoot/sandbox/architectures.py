@@ -18,15 +18,15 @@ Architecture = Callable[..., Any]
 
 
 def architecture_names() -> list[str]:
-    return sorted(entry_points(group=GROUP).names)
+    return sorted(_points())
 
 
 def find_architecture(name: str) -> Architecture:
     """Raises InvalidValue for a name that nothing goes by, or whose code cannot be imported."""
-    found = [point for point in entry_points(group=GROUP) if point.name == name]
-    if not found:
+    point = _points().get(name)
+    if point is None:
         raise InvalidValue(f"architecture {name!r} is not known here; known are: {', '.join(architecture_names())}")
-    loaded = _loaded(found[0])
+    loaded = _loaded(point)
     if loaded is None:
         raise InvalidValue(f"architecture {name!r} is installed here, and cannot be imported")
     return loaded
@@ -36,9 +36,15 @@ def computes_with_numpy(architecture: Architecture) -> bool:
     return list(inspect.signature(architecture).parameters) == ["weights", "inputs"]
 
 
-def import_all() -> dict[str, Architecture | None]:
-    """All that can be imported: a confined process can import nothing any more. None for those that failed."""
-    return {point.name: _loaded(point) for point in entry_points(group=GROUP)}
+def import_all() -> None:
+    """Find and import all that there are: a confined process can read no file any more, and import nothing."""
+    for point in _points().values():
+        _loaded(point)
+
+
+@cache
+def _points() -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group=GROUP)}
 
 
 @cache

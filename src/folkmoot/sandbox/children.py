@@ -44,9 +44,9 @@ class Child:
         return self._file_bytes + max(_private_bytes(self._nursling.pid) - self._fresh_bytes, 0)
 
     @property
-    def is_worn_out(self) -> bool:
-        """Whether the next question might meet the limit of the processor time of its whole life."""
-        return self._busy_seconds + self._limits.seconds > self._limits.cpu_seconds
+    def is_fit(self) -> bool:
+        """Whether it is there, and the next question cannot meet the limit of the processor time of its whole life."""
+        return self._channel.is_quiet and self._busy_seconds + self._limits.seconds <= self._limits.cpu_seconds
 
     def ask(self, question: dict[str, Any], arrays: Sequence[Array] = ()) -> Message:
         """Raises ModelFailed, and what the process says is wrong with the question; after ChildLost it is of no use."""
@@ -139,16 +139,17 @@ class Children:
         place = self._take(model)
         is_sound = False
         try:
+            if place.child is not None and not place.child.is_fit:
+                place.child.close()
+                place.child = None
             if place.child is None:
                 place.child = Child(self._nursery, model, self._limits)
             try:
                 yield place.child
-                is_sound = not place.child.is_worn_out
-            except ChildLost:
+            except FolkmootError as error:
+                is_sound = not isinstance(error, ChildLost)
                 raise
-            except FolkmootError:
-                is_sound = not place.child.is_worn_out
-                raise
+            is_sound = True
         finally:
             self._give_back(model, place, is_sound=is_sound)
 
@@ -160,7 +161,7 @@ class Children:
         _end(ended)
 
     def _take(self, model: SandboxModel) -> _Place:
-        deadline = time.monotonic() + self._limits.seconds
+        deadline = time.monotonic() + self._limits.wait_seconds
         evicted: list[_Place] = []
         try:
             with self._changed:

@@ -13,14 +13,15 @@ MIB = 1 << 20
 class SandboxLimits:
     """The bounds of one process, and those of all together.
 
-    `seconds` is wall-clock time for loading a model, and again for each call; waiting for a process that is at work
-    counts too. `memory_bytes` is address space beyond what Python and torch take themselves. A process that has run
-    for `cpu_seconds` is ended, by the kernel if need be, so that none outlives a server that was killed.
+    `seconds` is wall-clock time for loading a model, and again for each call; `wait_seconds` is how long a call waits
+    for a process that is at work. `memory_bytes` is address space beyond what Python and torch take themselves. A
+    process that has run for `cpu_seconds` is ended, by the kernel if need be, so that none runs on without a server.
     `max_children_per_owner` keeps one owner's models from taking all places. `cache_bytes` bounds what the idle
     processes hold: their files, and the memory that they have taken for themselves.
     """
 
     seconds: float = 30
+    wait_seconds: float = 30
     cpu_seconds: int = 3_600
     memory_bytes: int = 4_096 * MIB
     output_bytes: int = 256 * MIB

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from folkmoot.errors import ModelFailed, NotInstalled
+from folkmoot.errors import ModelFailed
 from folkmoot.sandbox.handing import HandedFile
+from folkmoot.sandbox.libraries import require
 from folkmoot.sandbox.numpy_model import check_places, float_tensors, no_dropout
 from folkmoot.sandbox.wire import Array
 from folkmoot.tensors import Tensors
@@ -62,12 +63,9 @@ class OnnxModel:
 
 
 def _session(model: bytes) -> Any:
-    try:
-        import onnxruntime
-    except ImportError:
-        raise NotInstalled(
-            "this server has no onnxruntime, which predictions of ONNX models need: pip install 'folkmoot[onnx]'"
-        ) from None
+    require("onnxruntime")
+    import onnxruntime
+
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 4

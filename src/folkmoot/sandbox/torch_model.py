@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from folkmoot.errors import InvalidValue, ModelFailed, NotInstalled
+from folkmoot.errors import InvalidValue, ModelFailed
+from folkmoot.sandbox.dropout import dropout_layers, sampling
 from folkmoot.sandbox.handing import HandedFile
 from folkmoot.sandbox.layer_summary import summarise
+from folkmoot.sandbox.libraries import require
 from folkmoot.sandbox.numpy_model import check_places, no_dropout
 from folkmoot.sandbox.wire import Array
 from folkmoot.tensors import Tensors
@@ -20,45 +22,32 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Module
 
-_DROPOUT_NAMES = frozenset({"AlphaDropout", "Dropout", "Dropout1d", "Dropout2d", "Dropout3d", "FeatureAlphaDropout"})
-# These have dropout of their own between layers, and nothing else that training would change.
-_WITH_DROPOUT_INSIDE = frozenset({"GRU", "LSTM", "RNN", "MultiheadAttention"})
 _MOST_ROWS_AT_ONCE = 256  # what lies between the layers then stays in the cache of most models
 _MOST_BYTES_AT_ONCE = 64 << 20
 
 
 def load_module(file: HandedFile) -> Module:
     """Unpickle a module; the caller has read the file with the stub reader before, and knows every class in it."""
-    import_torch()
+    require("torch")
     import torch
 
     return module_of(torch.load(file.open(), map_location="cpu", weights_only=False))
 
 
 def load_script(file: HandedFile) -> Module:
-    import_torch()
+    require("torch")
     import torch
 
     return module_of(torch.jit.load(file.open(), map_location="cpu"))  # type: ignore[no-untyped-call]
 
 
 def module_of(loaded: Any) -> Module:
-    import_torch()
+    require("torch")
     import torch
 
     if not isinstance(loaded, torch.nn.Module):
         raise InvalidValue("what was loaded is no module of torch")
     return loaded
-
-
-def import_torch() -> None:
-    """Raises NotInstalled, naming the extra."""
-    try:
-        import torch  # noqa: F401
-    except ImportError:
-        raise NotInstalled(
-            "this server has no torch, which predictions of this model need: pip install 'folkmoot[torch]'"
-        ) from None
 
 
 class TorchModel:
@@ -85,16 +74,13 @@ class TorchModel:
             return _array(self._module(self._input(inputs)))
 
     def run_with_dropout(self, inputs: Array, *, samples: int, seed: int) -> Array:
-        import torch
-
-        layers = [module for module in self._module.modules() if _has_dropout(module)]
+        layers = dropout_layers(self._module)
         if not layers:
             raise no_dropout("the model")
         batch = self._input(inputs)
         with _evaluating():
             at_once = _samples_at_once(batch, samples) if self._rows_are_independent(batch) else 1
-            with _sampling(layers):
-                torch.manual_seed(seed)
+            with sampling(layers, seed=seed):
                 return np.concatenate(list(self._samples(batch, samples, at_once)))
 
     def parameters(self) -> Mapping[str, tuple[int, ...]]:
@@ -145,11 +131,6 @@ def _samples_at_once(batch: Tensor, samples: int) -> int:
     return max(1, min(samples, by_bytes, _MOST_ROWS_AT_ONCE // len(batch)))
 
 
-def _has_dropout(module: Module) -> bool:
-    name = getattr(module, "original_name", type(module).__name__)
-    return name in _DROPOUT_NAMES or (name in _WITH_DROPOUT_INSIDE and bool(getattr(module, "dropout", 0)))
-
-
 @contextmanager
 def _evaluating() -> Iterator[None]:
     import torch
@@ -157,23 +138,6 @@ def _evaluating() -> Iterator[None]:
     # Without its optimiser: that compiles for the shapes of the first calls, which makes them slow.
     with torch.no_grad(), torch.jit.optimized_execution(False):  # type: ignore[attr-defined]
         yield
-
-
-@contextmanager
-def _sampling(layers: list[Module]) -> Iterator[None]:
-    import torch
-
-    fast_path = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)  # it knows no dropout
-    training = [layer.training for layer in layers]
-    try:
-        for layer in layers:
-            layer.training = True
-        yield
-    finally:
-        for layer, was_training in zip(layers, training, strict=True):
-            layer.training = was_training
-        torch.backends.mha.set_fastpath_enabled(fast_path)
 
 
 def _tensor(array: Array) -> Tensor:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import io
-from contextlib import suppress
 from typing import Any
 
 import numpy.random  # NumPy imports it when first used
 
+from folkmoot.sandbox.libraries import import_libraries, is_imported
+
 
 def warm_up() -> None:
     """Make a small model, and load and run it: what is not installed is left out."""
-    with suppress(ImportError):
-        import onnxruntime  # noqa: F401
-    with suppress(ImportError):
+    import_libraries()
+    if is_imported("torch"):
         _exercise_torch()
 
 

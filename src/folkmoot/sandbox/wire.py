@@ -54,6 +54,18 @@ class Channel:
     def fileno(self) -> int:
         return self._line.fileno()
 
+    @property
+    def is_quiet(self) -> bool:
+        """Whether the other side is there and has said nothing."""
+        self._line.settimeout(0)
+        try:
+            self._line.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return True
+        except OSError:
+            pass
+        return False
+
     def close(self) -> None:
         self._line.close()
 
