@@ -59,8 +59,8 @@ def test_the_trimmed_mean_by_hand(a_round, trim, values, mean):
     assert merged(a_round, "TrimmedMean", [[value] for value in values], trim=trim).tolist() == [mean]
 
 
-@pytest.mark.parametrize("trim", [0.0, 0.1, 0.2, 0.3, 1 / 3, 0.45])
-@pytest.mark.parametrize("n", [11, 20, 30])
+@pytest.mark.parametrize("trim", [0.0, 0.1, 0.28, 1 / 3, 0.45])
+@pytest.mark.parametrize("n", [11, 20, 25])
 def test_the_trimmed_mean_is_that_of_the_paper(a_round, n, trim):
     rows = scattered(n)
     left_out = math.ceil(round(trim * n, 6))
@@ -224,7 +224,7 @@ def test_the_geometric_median_and_centered_clipping_are_about_the_model_that_the
 # under attack
 
 HONEST = scattered(8, seed=7)
-FAR = [1e3, 1e10, 1e30]
+FAR = [1e3, 1e30]
 DIRECTIONS = ["one way", "each its own", "both ways"]
 
 

@@ -67,7 +67,7 @@ class TrimmedMean:
         _mean(values[left_out : len(values) - left_out], out)
 
     def _left_out(self, n: int) -> int:
-        # 0.1 * 30 is 3.0000000000000004 to a computer.
+        # 0.28 * 25 is 7.000000000000001 to a computer.
         return math.ceil(round(self.trim * n, 9))
 
 
