@@ -99,6 +99,16 @@ def test_the_scores_by_hand(a_round):
     ]
 
 
+def test_the_mean_of_the_cosines_counts_by_examples(a_round):
+    a_round.begin_with({"w": np.zeros(2)})
+    a_round.receive({"w": np.array([1.0, 0])}, num_examples=3)
+    a_round.receive({"w": np.array([0, 1.0])}, num_examples=4)
+
+    report = a_round.aggregate(find_strategy("FedAvg", {"scores": True}))
+
+    assert [scores.cosine for scores in report.scores.values()] == pytest.approx([3 / 5, 4 / 5])
+
+
 @pytest.mark.parametrize("name", ["Krum", "RFA", "CenteredClipping"])
 def test_from_inner_products_the_scores_are_the_same(a_round, strategy_named, name):
     """They come from the matrix of inner products there, and one pass over the mean elsewhere."""

@@ -43,7 +43,7 @@ class Nearest:
         return self.count
 
     def weigh(self, cohort: Cohort) -> Weights:
-        return Weights(np.isin(np.arange(len(cohort)), np.argsort(cohort.norms, kind="stable")[: self.count]))
+        return Weights(np.isin(np.arange(len(cohort)), np.argsort(cohort.norms, kind="stable")[: self.count]).tolist())
 
 
 @dataclass(frozen=True)
