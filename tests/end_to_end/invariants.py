@@ -8,6 +8,7 @@ import json
 import sqlite3
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import groupby, pairwise
 from pathlib import Path
@@ -73,6 +74,12 @@ class Tables:
     def updates_in(self, current: Row) -> list[Row]:
         return [update for update in self.updates if update["round_id"] == current["id"]]
 
+    def counted_in(self, current: Row) -> list[Row]:
+        """With the number of the round that each began in."""
+        numbers = {each["id"]: each["number"] for each in self.rounds}
+        counted = (each for each in self.updates if each["counted_in_id"] == current["id"])
+        return [{**each, "number": numbers[each["round_id"]]} for each in counted if each["status"] != "rejected"]
+
     def events_of(self, training: Row, kind: str) -> list[Row]:
         return [event for event in self.events if event["subject"] == training["id"] and event["kind"] == kind]
 
@@ -133,20 +140,24 @@ def _check_aggregates(tables: Tables, training: Row, place: Place) -> None:
     _check_chain(tables, training)
     aggregated = [each for each in done if not _is_passed_on(each)]
     for current in aggregated:
-        updates = tables.updates_in(current)
+        updates = tables.counted_in(current)
         cohort = {each["user_id"] for each in tables.cohorts if each["round_id"] == current["id"]}
         answered = {update["participant_id"] for update in updates}
-        assert cohort <= answered or "min_updates" in training["options"], "aggregated without all of the cohort"
+        waits_for_all = not strategy.buffer and "min_updates" not in training["options"]
+        assert cohort <= answered or not waits_for_all, "aggregated without all of the cohort"
         begun_with = checkpoints[max(number for number in checkpoints if number <= current["number"])]
-        inputs = [_as_input(update, place) for update in updates]
         state = _blob(place, begun_with["state_sha256"]) if begun_with["state_sha256"] else None
-        with tempfile.TemporaryDirectory() as folder:
-            base, output = Path(folder, "base"), Path(folder, "state") if strategy.keeps_state else None
-            # Of an update's tensors: not all of the model's need travel, and a strategy's own may.
-            model = _tensors_of(begun_with, place)
-            schema = Schema(spec for spec in TensorFile.open(inputs[0].path).schema if spec.name in model)
-            write_tensors(base, Selected(model, schema))
-            report = aggregate_files(strategy, base, inputs, Path(folder, "expected"), state=state, state_output=output)
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            base = _travelling(begun_with, updates[0], folder / "base", place)
+            output = folder / "state" if strategy.keeps_state else None
+            inputs = [
+                _as_stale_input(update, current, checkpoints, folder, place)
+                if update["round_id"] != current["id"]
+                else _as_input(update, place)
+                for update in updates
+            ]
+            report = aggregate_files(strategy, base, inputs, folder / "expected", state=state, state_output=output)
         made = checkpoints[current["number"] + 1]
         assert made["sha256"] == report.sha256, f"round {current['number']}"
         assert made["state_sha256"] == (report.state.sha256 if report.state else ""), f"round {current['number']}"
@@ -254,6 +265,22 @@ def _tensors_of(checkpoint: Row, place: Place) -> Layers:
 
 def _blob(place: Place, sha256: str) -> Path:
     return place.blobs / sha256[:2] / sha256
+
+
+def _travelling(checkpoint: Row, update: Row, path: Path, place: Place) -> Path:
+    """Write those of the checkpoint's tensors that the update has: not all need travel, and a strategy's own may."""
+    model = _tensors_of(checkpoint, place)
+    schema = Schema(spec for spec in TensorFile.open(_blob(place, update["sha256"])).schema if spec.name in model)
+    write_tensors(path, Selected(model, schema))
+    return path
+
+
+def _as_stale_input(update: Row, current: Row, checkpoints: dict[int, Row], folder: Path, place: Place) -> Update:
+    """One of asynchronous training, that began some rounds before the one in which it counts."""
+    began = update["number"]
+    base = _travelling(checkpoints[began], update, folder / f"base {began}", place)
+    plain = _as_input(update, place)
+    return replace(plain, id=f"{plain.id}@{began}", base=base, staleness=current["number"] - began)
 
 
 def _as_input(update: Row, place: Place) -> Update:

@@ -1,4 +1,4 @@
-"""A participant is killed while it trains; the training waits for it."""
+"""Participants that are killed while they train, that come late, or take their time."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from harness import Participants
+from harness import Participants, wait_until
 
 PARTICIPANT = Path(__file__).parent / "participant.py"
 
@@ -60,3 +60,26 @@ def test_a_participant_that_comes_late_finds_the_work_that_waits_for_it(world):
             world.wait_for_end(training_id)
 
     assert late.trained == {"ann": [0]}
+
+
+def test_in_asynchronous_training_nobody_waits_for_a_slow_participant_whose_work_counts_all_the_same(world):
+    ann, *others = world.participants(3)
+    world.server.start()
+    buffered = {"aggregation_method": "FedBuff", "aggregation": {"buffer_size": 2, "max_staleness": 200}}
+    training_id = world.create_training([ann, *others], rounds=200, **buffered)
+
+    def of_ann():
+        updates = world.call(world.actor, "GET", f"/api/trainings/{training_id}/updates/").json()
+        return [each for each in updates if each["participant"] == ann.id and each["status"] == "accepted"]
+
+    with participant(world, ann, waits=True) as slow:
+        world.start(training_id)
+        assert slow.stdout.readline() == "training round 0\n"
+        with Participants(world, others):
+            world.wait_for_round(training_id, 2)
+            slow.stdin.close()
+            slow.stdin = None  # which `communicate` would look at
+            first = wait_until(of_ann, "the slow participant's update to count")[0]
+
+    assert first["round"] == 0
+    assert first["counted_in"] >= 2
