@@ -130,13 +130,14 @@ def test_the_pages_strategies_are_found_and_merge(
 def test_the_pages_participant_corrects_its_gradients() -> None:
     names: dict[str, Any] = {}
     exec(CONTROL, names)
-    zero, two = ({"w": np.full(2, value, np.float32)} for value in (0, 2))
+    zero, one, two = ({"w": np.full(2, value, np.float32)} for value in (0, 1, 2))
 
-    update, own = names["train_with_control"](zero, lambda _: two, two, zero, steps=4, learning_rate=0.25)
+    update, own = names["train_with_control"](zero, lambda _: two, two, one, steps=4, learning_rate=0.25)
 
-    # Four steps of 0.25 times a gradient of 2 + 2. The new control variate is 0 - 2 + 4 / (4 * 0.25).
-    assert update["w"].tolist() == [-4.0, -4.0]
-    assert own["w"].tolist() == update["control_variate/w"].tolist() == [2.0, 2.0]
+    # Four steps of 0.25 times 2 - 1 + 2. The new control variate is 1 - 2 + 3 / (4 * 0.25).
+    assert update["w"].tolist() == [-3.0, -3.0]
+    assert own["w"].tolist() == [2.0, 2.0]
+    assert update["control_variate/w"].tolist() == [1.0, 1.0]
 
 
 @pytest.fixture
@@ -168,10 +169,12 @@ def test_the_pages_participant_takes_part_with_control_variates(environment: dic
         hub.start(training)
         program = [sys.executable, "-c", mine + CONTROL + PARTICIPANT]
         with subprocess.Popen(program, env=environment) as participant:
-            while hub.training(training)["state"] == "O":
-                assert participant.poll() is None
-                time.sleep(0.1)
-            participant.terminate()
+            try:
+                while hub.training(training)["state"] == "O":
+                    assert participant.poll() is None
+                    time.sleep(0.1)
+            finally:
+                participant.terminate()
         hub.download_model(model, tmp_path / "trained", format="safetensors")
         hub.download_model(model, tmp_path / "state", part="state")
 
