@@ -16,7 +16,7 @@ from folkmoot.aggregation import Strategy, Update, aggregate_files, find_strateg
 from folkmoot.aggregation.mean import WeightedMean
 from folkmoot.aggregation.optimizers import SGD
 from folkmoot.aggregation.rounding import round_to
-from folkmoot.errors import AggregationFailed, DamagedUpdate, InvalidValue, SchemaMismatch
+from folkmoot.errors import AggregationFailed, DamagedUpdate, InvalidValue, SchemaMismatch, Unavailable
 from folkmoot.tensors import TensorFile, write_tensors
 from folkmoot.tensors.schema import BFLOAT16, is_float
 
@@ -452,3 +452,39 @@ def test_memory_is_some_blocks_and_not_the_model(tmp_path):
         assert tracemalloc.get_traced_memory()[1] < 10_000_000  # the model has 100 MB
     finally:
         tracemalloc.stop()
+
+
+def test_a_model_that_cannot_be_read_is_told_from_an_update(small_round):
+    small_round.base.unlink()
+
+    with pytest.raises(Unavailable, match="the model that the round began with cannot be read: No such file"):
+        run(small_round)
+
+
+def test_checksums_of_another_number_of_bytes_are_refused(small_round):
+    odd = replace(small_round.updates[0], checksums=bytes(16))
+
+    assert_fails(small_round, DamagedUpdate, "update 00000 is damaged: its checksums are not of so", updates=[odd])
+
+
+def test_nan_is_not_hidden_by_an_order_of_values(a_round):
+    a_round.begin_with({"w": np.zeros(3, "f4")})
+    for value in (1, 2, np.nan, 4, 5):
+        a_round.receive({"w": np.full(3, value, "f4")})
+
+    assert_fails(a_round, AggregationFailed, "an update holds NaN", strategy=find_strategy("Median", {}))
+
+
+def test_a_state_that_overflows_is_told_from_the_aggregate(a_round):
+    a_round.begin_with({"w": np.zeros(2, "f4")})
+    a_round.receive({"w": np.full(2, 3e38, "f4")})
+    state = a_round.folder / "state"
+
+    message = "the strategy's state is not finite: w holds inf"
+    assert_fails(a_round, AggregationFailed, message, strategy=find_strategy("FedAdam", {}), state_output=state)
+
+
+def test_a_number_of_examples_may_be_numpys(small_round):
+    counted = [replace(update, num_examples=np.int64(2)) for update in small_round.updates]
+
+    assert run(small_round, updates=counted).sha256 == run(small_round).sha256

@@ -89,3 +89,27 @@ def test_the_factorys_signature_is_the_schema_of_its_options(options, message):
 def test_a_plugin_that_cannot_be_loaded_is_named():
     with pytest.raises(Misconfigured, match="the strategy Broken cannot be loaded"):
         find_strategy("Broken", {})
+
+
+@pytest.fixture
+def rival(tmp_path, monkeypatch):
+    """An installed package that has a FedAvg of its own."""
+    (tmp_path / "rival_plugin.py").write_text("def make():\n    raise SystemExit\n")
+    metadata = tmp_path / "rival_plugin-1.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: rival-plugin\nVersion: 1\n")
+    (metadata / "entry_points.txt").write_text("[folkmoot.strategies]\nFedAvg = rival_plugin:make\n")
+    monkeypatch.syspath_prepend(tmp_path)
+
+
+@pytest.mark.usefixtures("rival")
+def test_no_other_package_gets_to_say_what_fedavg_is(caplog):
+    assert find_strategy("FedAvg", {}) == fedavg()
+    assert "two packages have a strategy FedAvg" in caplog.text
+
+
+@pytest.mark.usefixtures("plugin")
+def test_a_plugin_that_cannot_be_loaded_does_not_take_the_others_with_it(caplog):
+    assert {"FedAvg", "Trimmed"} <= set(strategies())
+    assert "Broken" not in strategies()
+    assert "the strategy Broken cannot be loaded" in caplog.text

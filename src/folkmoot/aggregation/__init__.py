@@ -2,6 +2,7 @@
 
 from folkmoot.aggregation.files import Report, aggregate_files, layout_of
 from folkmoot.aggregation.finding import find_strategy, strategies
+from folkmoot.aggregation.optimizers import SGD
 from folkmoot.aggregation.screening import Scores, Screen
 from folkmoot.aggregation.strategy import (
     Aggregator,
@@ -18,6 +19,7 @@ from folkmoot.aggregation.strategy import (
 )
 
 __all__ = [
+    "SGD",
     "Aggregator",
     "Buffer",
     "Cohort",

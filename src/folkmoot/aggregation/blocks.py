@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from folkmoot.aggregation.kernels import Float64s, Kernels
-from folkmoot.aggregation.layout import Block, Piece
+from folkmoot.aggregation.layout import Block, Layout, Piece
 from folkmoot.aggregation.pieces import (
     Base,
     DeltaSum,
@@ -32,7 +32,6 @@ from folkmoot.aggregation.rules import Treatment
 from folkmoot.aggregation.sources import Bytes, Reader, Scratch
 from folkmoot.aggregation.strategy import CoordinatewiseAggregator, Strategy
 from folkmoot.errors import AggregationFailed
-from folkmoot.tensors import Schema
 from folkmoot.tensors.checksums import BLOCK_BYTES
 from folkmoot.tensors.schema import is_float
 
@@ -50,7 +49,7 @@ class Plan:
     """
 
     strategy: Strategy
-    model: Schema
+    layout: Layout
     inputs: Sequence[Input]
     of_deltas: bool
     base: Reader
@@ -138,10 +137,10 @@ class Merging:
             held[control.name] += control.rate * values
         else:
             model.append(round_to(values, piece.dtype) if is_float(piece.dtype) else values)
-            self._check_finite(piece, model[-1])
+            self._check_finite(piece, model[-1], "the aggregate")
         for at, each in zip(piece.states, held.values(), strict=True):
             states.append((at, each.astype(piece.state_dtype)))
-            self._check_finite(piece, states[-1][1])
+            self._check_finite(piece, states[-1][1], "the strategy's state")
 
     def _held(self, piece: Piece) -> dict[str, Float64s]:
         """What the state holds for the piece; before the first round that is what it begins with."""
@@ -158,15 +157,14 @@ class Merging:
         raw = state.read(at, size, self._scratch.bytes("state", size))
         return raw.view(piece.state_dtype).astype(np.float64)
 
-    def _check_finite(self, piece: Piece, values: Array) -> None:
+    def _check_finite(self, piece: Piece, values: Array, what: str) -> None:
         if values.dtype.kind in "biu" or np.isfinite(values).all():
             return
         first = int(np.isfinite(values).argmin())
-        if piece.treatment is Treatment.CONTROL:
-            raise AggregationFailed(f"the control variate is not finite: it holds {values[first]}")
-        place = piece.model + first * piece.dtype.itemsize - len(self._plan.model.header())
-        name = next(span.spec.name for span in self._plan.model.spans() if place < span.stop)
-        raise AggregationFailed(f"the aggregate is not finite: {name} holds {values[first]}")
+        schema, header = self._plan.layout.update, len(self._plan.layout.update.header())
+        place = piece.update + first * piece.dtype.itemsize - header
+        name = next(span.spec.name for span in schema.spans() if place < span.stop)
+        raise AggregationFailed(f"{what} is not finite: {name} holds {values[first]}")
 
 
 def _values(raw: Bytes, piece: Piece, block: Block) -> Array:

@@ -8,27 +8,24 @@ from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from folkmoot.aggregation.blocks import Merged, Merging, Plan
+from folkmoot.aggregation.inputs import in_order_of_ids, open_model, open_state, open_updates, reader_of_model
 from folkmoot.aggregation.kernels import best_kernels
 from folkmoot.aggregation.layout import Layout
 from folkmoot.aggregation.measuring import Measured, Measuring
 from folkmoot.aggregation.passes import in_order
-from folkmoot.aggregation.pieces import Input
 from folkmoot.aggregation.rules import treatment_of
 from folkmoot.aggregation.screening import Scores
-from folkmoot.aggregation.sources import Reader, opened
 from folkmoot.aggregation.state_file import StateWriter, writing_state
-from folkmoot.aggregation.strategy import Measure, Source, Strategy, Update
+from folkmoot.aggregation.strategy import Measure, Strategy, Update
 from folkmoot.aggregation.weighing import wanted_measure, weigh
-from folkmoot.errors import AggregationFailed, DamagedUpdate, InvalidFile, InvalidValue, SchemaMismatch
-from folkmoot.tensors import TensorFile, TensorFileWriter, check_fits
-from folkmoot.tensors.limits import TRUSTED
+from folkmoot.errors import InvalidValue
+from folkmoot.tensors import TensorFileWriter
 from folkmoot.tensors.schema import Schema
 from folkmoot.tensors.tensor_file import WrittenFile, as_bytes
 
@@ -71,14 +68,15 @@ def aggregate_files(
     for each processor). `output` appears whole or not at all, durably.
     Raises SchemaMismatch naming the update that has another layout than `base`, DamagedUpdate naming the one that
     is not what its checksums say, AggregationFailed where the updates are too few, cannot be weighed or the result
-    is not finite, Unavailable where a file cannot be read, InvalidValue, StorageFull.
+    is not finite, Unavailable where a file cannot be read, InvalidValue, StorageFull. An update that holds NaN or an
+    infinity spoils a sum, which is found; whether it spoils an order statistic is looked at for NaN alone.
     """
     started = time.perf_counter()
-    ordered = _in_order(updates)
+    ordered = in_order_of_ids(updates)
     _check_state(strategy, state, state_output)
-    model = _canonical(base)
+    model = open_model(base)
     layout = layout_of(strategy, model.schema)
-    start, inputs = _reader_of_model(base), _inputs(ordered, model, layout)
+    start, inputs = reader_of_model(base), open_updates(ordered, model, layout)
     run = partial(_run, layout, threads or len(os.sched_getaffinity(0)), blocks_at_once)
     kernels = best_kernels(len(ordered) * model.num_bytes)
     measure = wanted_measure(strategy)
@@ -87,8 +85,8 @@ def aggregate_files(
         measuring = Measuring(inputs, start, kernels, measure)
         measured = measuring.measured(run(measuring))
     weighed = weigh(strategy, ordered, inputs, measured)
-    kept = _state_reader(state, layout)
-    merging = Merging(Plan(strategy, model.schema, weighed.inputs, weighed.of_deltas, start, kept), kernels)
+    kept = open_state(state, layout) if state else None
+    merging = Merging(Plan(strategy, layout, weighed.inputs, weighed.of_deltas, start, kept), kernels)
     with ExitStack() as stack:
         blocks = stack.enter_context(closing(run(merging)))
         new_state = stack.enter_context(writing_state(state_output, layout.state)) if state_output else None
@@ -133,70 +131,8 @@ def _write(blocks: Iterable[Merged], writer: TensorFileWriter, state: StateWrite
                 state.write(offset, values)
 
 
-def _in_order(updates: Iterable[Update]) -> Sequence[Update]:
-    ordered = sorted(updates, key=lambda update: update.id)
-    if not ordered:
-        raise AggregationFailed("there are no updates to aggregate")
-    for update, following in pairwise(ordered):
-        if update.id == following.id:
-            raise InvalidValue(f"two updates have the id {update.id}")
-    for update in ordered:
-        if type(update.num_examples) is not int or update.num_examples <= 0:
-            raise InvalidValue(f"update {update.id} has num_examples {update.num_examples!r}, expected at least 1")
-    return ordered
-
-
 def _check_state(strategy: Strategy, state: Path | None, state_output: Path | None) -> None:
     if strategy.keeps_state and state_output is None:
         raise InvalidValue("the strategy keeps state from round to round: say with state_output where to")
     if not strategy.keeps_state and (state or state_output):
         raise InvalidValue("the strategy keeps no state from round to round")
-
-
-def _canonical(base: Path) -> TensorFile:
-    model = TensorFile.open(base, limits=TRUSTED)
-    if not model.is_canonical:
-        raise AggregationFailed("the model that the round began with is not a canonical file")
-    return model
-
-
-def _reader_of_model(base: Path | Source) -> Reader:
-    what = "the model that the round began with"
-    return Reader(what, opened(base, what))
-
-
-def _state_reader(state: Path | None, layout: Layout) -> Reader | None:
-    if state is None:
-        return None
-    check_fits(layout.state, TensorFile.open(state, limits=TRUSTED).schema, what="the strategy's state")
-    return Reader("the strategy's state", opened(state, "the strategy's state"))
-
-
-def _inputs(updates: Sequence[Update], model: TensorFile, layout: Layout) -> list[Input]:
-    header = layout.update.header()
-    bases: dict[Path | Source, Reader] = {}
-    inputs = []
-    for number, update in enumerate(updates):
-        reader = Reader.of(update, number)
-        _check_layout(reader, header, layout.update, update)
-        base = None
-        if update.base is not None:
-            base = bases.setdefault(update.base, _reader_of_model(update.base))
-            if base.copy(0, model.data_offset) != model.header:
-                raise SchemaMismatch(f"the model that update {update.id} began with has another layout")
-        inputs.append(Input(reader, float(update.num_examples), 0.0, base=base))
-    return inputs
-
-
-def _check_layout(reader: Reader, header: bytes, schema: Schema, update: Update) -> None:
-    if reader.size == len(header) + schema.num_bytes and reader.copy(0, len(header)) == header:
-        return
-    what = f"update {update.id}"
-    if update.checksums:  # it had the layout when these were made
-        raise DamagedUpdate(f"{what} is damaged: it does not begin as it did when it came in", update_id=update.id)
-    if isinstance(update.path, Path):
-        try:
-            check_fits(schema, TensorFile.open(update.path, limits=TRUSTED).schema, what=what)
-        except InvalidFile as error:
-            raise SchemaMismatch(f"{what} is damaged: {error.message}") from error
-    raise SchemaMismatch(f"{what} does not have the byte layout of the model")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -16,14 +17,25 @@ from folkmoot.aggregation.screening import Screen
 from folkmoot.aggregation.strategy import Strategy
 from folkmoot.errors import InvalidValue, Misconfigured
 
+log = logging.getLogger(__name__)
+
 ENTRY_POINT_GROUP = "folkmoot.strategies"
 
 Factory = Callable[..., Strategy]
 
 
 def strategies() -> dict[str, Factory]:
-    """Return the factories of all installed strategies by name; a factory's keywords are its options."""
-    return {name: _load(entry_point) for name, entry_point in sorted(_entry_points().items())}
+    """Return the factories of all installed strategies by name; a factory's keywords are its options.
+
+    One that cannot be loaded is left out, and the log says why: it is not to take the others with it.
+    """
+    factories = {}
+    for name, entry_point in sorted(_entry_points().items()):
+        try:
+            factories[name] = _load(entry_point)
+        except Misconfigured as error:
+            log.warning("%s", error)
+    return factories
 
 
 def find_strategy(name: str, options: Mapping[str, Any]) -> Strategy:
@@ -78,7 +90,17 @@ def _entry_points() -> dict[str, EntryPoint]:
 @cache
 def _entry_points_on(path: tuple[str, ...]) -> dict[str, EntryPoint]:
     # Read once: the metadata of everything that is installed takes longer to read than a small aggregation.
-    return {entry_point.name: entry_point for entry_point in entry_points(group=ENTRY_POINT_GROUP)}
+    found: dict[str, EntryPoint] = {}
+    # Ours last: no other package gets to say what FedAvg is.
+    for entry_point in sorted(entry_points(group=ENTRY_POINT_GROUP), key=lambda each: _is_ours(each)):
+        if entry_point.name in found:
+            log.warning("two packages have a strategy %s; that of %s counts", entry_point.name, entry_point.value)
+        found[entry_point.name] = entry_point
+    return found
+
+
+def _is_ours(entry_point: EntryPoint) -> bool:
+    return entry_point.value.startswith("folkmoot.aggregation.")
 
 
 def _load(entry_point: EntryPoint) -> Factory:

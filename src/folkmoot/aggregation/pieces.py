@@ -19,6 +19,7 @@ from folkmoot.aggregation.rounding import distance, moved
 from folkmoot.aggregation.rules import Treatment
 from folkmoot.aggregation.sources import Bytes, Reader, Scratch
 from folkmoot.aggregation.strategy import CoordinatewiseAggregator
+from folkmoot.errors import AggregationFailed
 from folkmoot.tensors.schema import is_float
 
 Array = npt.NDArray[Any]
@@ -179,6 +180,9 @@ class Ordered:
         for first in range(0, self._piece.count, step):
             part = self._piece.from_value(first, min(step, self._piece.count - first))
             rows = self._rows(part)
+            # The smallest of values with NaN among them is NaN; sorted they could hide it.
+            if np.isnan(rows.min()):
+                raise AggregationFailed("an update holds NaN")
             self._kernels.sort_columns(rows)
             self._aggregator.merge(rows, self._total[first : first + part.count])
         if is_float(self._piece.dtype):

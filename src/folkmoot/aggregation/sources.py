@@ -110,7 +110,9 @@ class Reader:
         what = f"update {update.id}"
         try:
             source = opened(update.path, what, number)
-        except FileNotFoundError as error:
+        except Unavailable as error:
+            if not isinstance(error.__cause__, FileNotFoundError):
+                raise
             raise DamagedUpdate(f"{what} is damaged: its file is gone", update_id=update.id) from error
         return cls(what, source, update_id=update.id, checksums=update.checksums)
 
@@ -157,13 +159,11 @@ class Reader:
 
 
 def opened(where: Path | Source, what: str, number: int = 0) -> Source:
-    """The `number`-th of many; raises FileNotFoundError, and Unavailable for a file that is there."""
+    """The `number`-th of many; raises Unavailable."""
     if not isinstance(where, Path):
         return where
     try:
         return MappedFile(where) if number < _most_mapped() else FileSource(where)
-    except FileNotFoundError:
-        raise
     except OSError as error:
         raise Unavailable(f"{what} cannot be read: {error.strerror}") from error
 
