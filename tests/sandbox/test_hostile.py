@@ -227,6 +227,13 @@ def test_a_class_that_is_not_listed_is_refused_by_name(sandbox, model_of):
         sandbox.predict(model_of(unlisted), INPUT)
 
 
+def test_a_preprocessing_module_of_a_class_that_is_not_listed_is_refused_too(sandbox, model_of, part):
+    model = model_of(torch.nn.Linear(2, 2), preprocessing=part(Unlisted()))
+
+    with pytest.raises(UnknownClass, match="Unlisted"):
+        sandbox.preprocess(model, INPUT)
+
+
 class Runs:
     def __init__(self, command):
         self.command = command

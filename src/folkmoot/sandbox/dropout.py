@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from torch.nn import Module
 
 _LAYERS = frozenset({"AlphaDropout", "Dropout", "Dropout1d", "Dropout2d", "Dropout3d", "FeatureAlphaDropout"})
-# These have dropout of their own between layers, and nothing else that training would change.
-_WITH_DROPOUT_INSIDE = frozenset({"GRU", "LSTM", "RNN", "MultiheadAttention"})
+# These have dropout of their own, or leave that of their parts out on a fast path, and training changes nothing else.
+_WITH_DROPOUT_INSIDE = frozenset({"GRU", "LSTM", "RNN", "MultiheadAttention", "TransformerEncoderLayer"})
 
 
 def dropout_layers(module: Module) -> list[Module]:
@@ -32,14 +32,12 @@ def sampling(layers: list[Module], *, seed: int) -> Iterator[None]:
     torch.manual_seed(seed)
     mask = _masking(np.random.Generator(np.random.SFC64(seed)))
     with ExitStack() as stack:
-        stack.callback(torch.backends.mha.set_fastpath_enabled, torch.backends.mha.get_fastpath_enabled())
-        torch.backends.mha.set_fastpath_enabled(False)  # it knows no dropout
         for layer in layers:
             if type(layer) is torch.nn.Dropout:
                 stack.callback(layer.register_forward_hook(mask).remove)
             else:
-                stack.callback(layer.train, layer.training)
-                layer.train()
+                stack.callback(setattr, layer, "training", layer.training)
+                layer.training = True  # and not train(), which would reach what lies within
         yield
 
 

@@ -103,9 +103,9 @@ def environment(name_and_server):
 
 def allocate(how):
     if how == "at once":
-        return torch.ones(100 << 30, dtype=torch.uint8)
+        return torch.ones(2 << 30, dtype=torch.uint8)
     if how == "mapped":
-        return _one(len(mmap.mmap(-1, 100 << 30)))
+        return _one(len(mmap.mmap(-1, 2 << 30)))
     kept = []
     while True:
         kept.append(bytearray(16 << 20))
@@ -145,6 +145,17 @@ def lie(answer):
 
 def pid(_):
     return _one(os.getpid())
+
+
+_asked = []
+
+
+def pid_once(_):
+    """Hangs when it is asked again."""
+    if _asked:
+        hang(_)
+    _asked.append(True)
+    return pid(_)
 
 
 def parent(_):
