@@ -12,8 +12,14 @@ import numpy.typing as npt
 
 from folkmoot.aggregation.kernels import COLUMNS, LANES, Float64s, Values, comparators
 
-# No fastmath, and so no fused multiplication and addition: the bits would be others.
-_compile: Callable[[Any], Any] = numba.njit(nogil=True, cache=True)
+
+def _compile(loop: Callable[..., Any]) -> Any:
+    # No fastmath, and so no fused multiplication and addition: the bits would be others.
+    try:
+        return numba.njit(nogil=True, cache=True)(loop)
+    except RuntimeError:  # there is no folder to keep it in: compiling takes some seconds in each process then
+        return numba.njit(nogil=True)(loop)
+
 
 _COLUMNS = 512
 """How many columns are sorted at once: so many of all rows stay in the cache."""
