@@ -42,7 +42,14 @@ def test_the_base_install_is_light() -> None:
 
 @pytest.mark.parametrize(
     "package",
-    ["folkmoot.client", "folkmoot.aggregation", "folkmoot.tensors", "folkmoot.protocol", "folkmoot.uncertainty"],
+    [
+        "folkmoot.client",
+        "folkmoot.sandbox",
+        "folkmoot.aggregation",
+        "folkmoot.tensors",
+        "folkmoot.protocol",
+        "folkmoot.uncertainty",
+    ],
 )
 def test_what_a_participant_imports_loads_neither_the_server_nor_a_framework(package: str) -> None:
     loaded = modules_after(f"import {package}")
