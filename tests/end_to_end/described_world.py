@@ -81,7 +81,10 @@ class DescribedWorld:
             **{f"GET /api/models/{{id}}/{each}": {"ids": [model]} for each in seen},
             "POST /api/models/": {"body": {**MODEL, "model_file": encoded(self.file)}, "type": "multipart/form-data"},
             "DELETE /api/models/{id}/": {"ids": [self._model(), self._model()]},
-            "POST /api/inference/": {"body": {"model_id": model, "model_input": [[1, 2]]}, "type": "application/json"},
+            "POST /api/inference/": {
+                "body": {"model_id": self._model(_module(layers=True)), "model_input": [[1, 2]]},
+                "type": "application/json",
+            },
             "POST /api/models/{id}/": {"ids": [model], "body": form},
             "PUT /api/models/{id}/update/": {"ids": [model], **raw},
             "POST /api/models/{id}/metrics/": {"ids": [model], "body": metrics},
@@ -143,8 +146,8 @@ class DescribedWorld:
     def _made(self, resource: str, fields: dict[str, Any]) -> str:
         return str(self._call("POST", f"{resource}/", json=fields)["id"])
 
-    def _model(self) -> str:
-        return str(self._call("POST", "models/", data=MODEL, files={"model_file": self.file})["model_id"])
+    def _model(self, file: bytes | None = None) -> str:
+        return str(self._call("POST", "models/", data=MODEL, files={"model_file": file or self.file})["model_id"])
 
     def _training(self, model: str, **fields: Any) -> str:
         wanted = {"model_id": model, "target_num_updates": 1000, "aggregation_method": "FedAvg"}
@@ -172,9 +175,9 @@ class DescribedWorld:
         return upload
 
 
-def _module() -> bytes:
+def _module(*, layers: bool = False) -> bytes:
     import torch
 
     file = io.BytesIO()
-    torch.save(torch.nn.Flatten(), file)
+    torch.save(torch.nn.Linear(2, 2) if layers else torch.nn.Flatten(), file)
     return file.getvalue()

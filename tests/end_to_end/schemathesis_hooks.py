@@ -72,15 +72,7 @@ def before_call(context: Any, case: Any, kwargs: dict[str, Any]) -> None:
 
 @schemathesis.hook
 def filter_failure(context: Any, failure: Any, case: Any, response: Any) -> bool:
-    if type(failure).__name__ == "ServerError":
-        return not _is_not_installed(case, response)
     return type(failure).__name__ != "AcceptedNegativeData" or not _is_as_good(case, str(failure))
-
-
-def _is_not_installed(case: Any, response: Any) -> bool:
-    """The one answer of its kind that is none of a fault."""
-    refused = case.operation.label == "POST /api/inference/" and response.status_code == 501
-    return refused and response.json()["code"] == "not_installed"
 
 
 def _is_as_good(case: Any, violation: str) -> bool:

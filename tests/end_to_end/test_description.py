@@ -18,8 +18,6 @@ Link = tuple[str, str]
 SEED = 1
 FOLLOWED_LINKS = 10
 """To what has just been made, and answered well: chance decides which, and some need more than one step before."""
-NOT_INSTALLED = "POST /api/inference/"
-"""Predicting is not there yet: what else could be wrong is found, and then it is 501."""
 CONFIGURATION = """
 [generation]
 max-examples = 10
@@ -39,10 +37,7 @@ def test_schemathesis_finds_no_answer_that_is_not_as_described(world: World, tmp
     assert ran.returncode == 0, ran.stdout
     answers = _answers(tmp_path)
     assert len(answers) >= 2000
-    assert {each["operation"] for each in answers} - {each["operation"] for each in answers if _is_well(each)} == {
-        NOT_INSTALLED
-    }
-    assert 501 in {each["status"] for each in answers if each["operation"] == NOT_INSTALLED}
+    assert {each["operation"] for each in answers} == {each["operation"] for each in answers if _is_well(each)}
     assert len(_links(described.schema()) & _followed(answers)) >= FOLLOWED_LINKS
 
 

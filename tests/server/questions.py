@@ -20,7 +20,7 @@ class Questions:
         with transaction.atomic():
             status = self.ask(operation, who).status_code
             transaction.set_rollback(True)
-        return "yes" if is_done(operation, status) else str(status)
+        return "yes" if is_done(status) else str(status)
 
     def caller(self, who):
         return self._callers[who]

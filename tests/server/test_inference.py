@@ -1,17 +1,65 @@
-"""Predictions: what is asked is checked as it will be, and then refused."""
+"""Predictions at the API: what may be asked, how, and what is answered."""
 
 from __future__ import annotations
 
+import base64
 import io
+import json
+import pickle
+import pickletools
+import threading
+import zlib
+from collections import OrderedDict
 from uuid import UUID
 
+import numpy as np
 import pytest
+import safetensors.numpy
+
+torch = pytest.importorskip("torch")
+
+from django.db import connections  # noqa: E402 - torch first, without which there is nothing to test
+from PIL import Image  # noqa: E402
+
+from folkmoot.server.inference.pool import close_sandbox  # noqa: E402
+from folkmoot.server.registry.models import Model  # noqa: E402
+from folkmoot.server.registry.preprocessing import set_preprocessing  # noqa: E402
+from folkmoot.server.registry.services import add_checkpoint, add_moments  # noqa: E402
+from folkmoot.server.storage.upload import IncomingFile  # noqa: E402
 
 pytestmark = pytest.mark.django_db
 
 INFERENCE = "/api/inference/"
 NO_MODEL = "No 'model_id' provided in request."
 NO_INPUT = "No uploaded file 'model_input' found."
+MEASURES = {"variance", "std", "predictive_entropy", "expected_entropy", "mutual_info"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def sandbox_of_this_module():
+    yield
+    close_sandbox()
+
+
+def saved(module):
+    """A whole module, or TorchScript, as torch saves it."""
+    file = io.BytesIO()
+    if isinstance(module, torch.jit.ScriptModule):
+        torch.jit.save(module, file)
+    else:
+        torch.save(module, file)
+    return file.getvalue()
+
+
+def linear(*rows):
+    """A module whose outputs are these weights times the inputs."""
+    layer = torch.nn.Linear(len(rows[0]), len(rows), bias=False)
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor(rows))
+    return torch.nn.Sequential(OrderedDict(layer=layer))
+
+
+IDENTITY = saved(linear([1.0, 0.0], [0.0, 1.0]))
 
 
 @pytest.fixture
@@ -20,8 +68,22 @@ def owner(make_user):
 
 
 @pytest.fixture
-def model(make_model, owner):
-    return str(make_model(owner).pk)
+def make(make_model, owner):
+    """A function: a model of a module, by its file."""
+
+    def make(file=IDENTITY, **fields):
+        model = make_model(owner, file=file)
+        Model.objects.filter(pk=model.pk).update(**fields)
+        model.refresh_from_db()
+        return model
+
+    return make
+
+
+@pytest.fixture
+def model(make):
+    """Answers with its inputs, of which there are two."""
+    return str(make().pk)
 
 
 @pytest.fixture
@@ -35,29 +97,41 @@ def ask_by_form(as_, owner):
     return lambda user=None, **fields: as_(user or owner).post(INFERENCE, fields)
 
 
-def file_of(data=b"an image"):
+def named(data, name="input"):
     file = io.BytesIO(data)
-    file.name = "input.png"
+    file.name = name
     return file
 
 
-def is_refused(answer):
-    return answer.status_code == 501 and answer.json()["code"] == "not_installed"
+def image(size, *, colour, mode="RGB", kind="PNG"):
+    file = io.BytesIO()
+    Image.new(mode, size, colour).save(file, kind)
+    return file.getvalue()
 
 
-@pytest.mark.parametrize("model_input", [[[1, 2.5], [3, 4]], "iVBORw0KGgo="])
-@pytest.mark.parametrize("more", [{}, {"return_format": "json"}, {"return_format": "binary"}])
-def test_what_is_asked_well_is_refused_since_nothing_predicts_yet(ask, model, model_input, more):
-    answer = ask(model_id=model, model_input=model_input, **more)
-
-    assert is_refused(answer)
-    assert "folkmoot[torch]" in answer.json()["detail"]
+def tensor_file(values):
+    file = io.BytesIO()
+    torch.save(torch.tensor(values), file)
+    return file.getvalue()
 
 
-@pytest.mark.parametrize("given", [file_of, lambda: "iVBORw0KGgo="])
-@pytest.mark.parametrize("more", [{}, {"return_format": "safetensors"}])
-def test_a_form_may_hold_a_file_or_text(ask_by_form, model, given, more):
-    assert is_refused(ask_by_form(model_id=model, model_input=given(), **more))
+def npy(array):
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
+
+
+def in_base64(data):
+    return base64.b64encode(data).decode()
+
+
+def incoming(data):
+    file = IncomingFile("file")
+    file.append(data)
+    return file
+
+
+# What is asked badly
 
 
 @pytest.mark.parametrize(
@@ -97,20 +171,534 @@ def test_any_other_body_is_of_the_wrong_kind(as_, owner, content_type):
 
 
 def test_a_model_that_one_may_not_see_is_not_asked(ask, make_user, model):
-    answer = ask(make_user(), model_id=model, model_input=[[1]])
+    answer = ask(make_user(), model_id=model, model_input=[[1, 2]])
 
     assert answer.status_code == 403
     assert answer.json()["detail"] == "You do not have permission to perform this action."
 
 
-def test_models_of_all_kinds_may_be_asked(ask, make_scene, as_, make_user):
-    scene = make_scene(uncertainty_method="SWAG")
-    one, other = scene.participants
-    local = scene.send_update(one).json()["update_id"]
-    mean = {"type": "MEAN", "name": "both", "description": "d", "models": [str(scene.model_id)]}
-    mean = as_(scene.actor).send("POST", "/api/models/", mean).json()["model_id"]
+LISTS = "model_input must be nested lists of numbers"
 
-    for model in (str(scene.model_id), mean, local):
-        assert is_refused(ask(scene.actor, model_id=model, model_input=[[1]]))
-    assert is_refused(ask(one, model_id=local, model_input=[[1]]))
-    assert ask(other, model_id=local, model_input=[[1]]).status_code == 403
+
+@pytest.mark.parametrize(
+    ("model_input", "code", "sentence"),
+    [
+        ([[1, 2], [3]], "invalid_value", f"{LISTS}, those of one level equally long"),
+        ([["one", "two"]], "invalid_value", f"{LISTS}, and has something else in them"),
+        ([[True, False]], "invalid_value", f"{LISTS}, and has something else in them"),
+        ([[None, 1]], "invalid_value", f"{LISTS}, and has something else in them"),
+        ([[10**30, 1]], "invalid_value", f"{LISTS}, and has something else in them"),
+        ([[]], "invalid_value", "model_input has the shape [1, 0]; expected numbers in at most 32 dimensions"),
+        ("no base64!", "invalid_value", f"{LISTS}, or a file in base64; this is neither"),
+        ("[[1, 2]", "invalid_value", "model_input begins like nested lists, and is not valid JSON"),
+        (in_base64(b"not a file of any kind"), "unsupported_container", "model_input is no file that is taken here"),
+        (in_base64(IDENTITY[:100]), "invalid_file", "model_input: "),
+        (in_base64(npy(np.zeros((1, 2)))[:-1]), "invalid_file", "model_input: the file has 143 bytes"),
+        (in_base64(npy(np.array([[np.nan, 1]]))), "non_finite", "model_input holds NaN or infinity"),
+        (in_base64(safetensors.numpy.save({"a": np.zeros(1), "b": np.zeros(1)})), "invalid_file", "the file holds 2"),
+        (in_base64(image((99, 99), colour="red")[:-40]), "invalid_file", "an image that is damaged or not complete"),
+        (in_base64(image((9, 9), colour="red", kind="JPEG")[:200]), "invalid_file", "damaged or not complete"),
+    ],
+)
+def test_an_input_that_is_none_is_refused_with_its_name_and_what_was_expected(ask, model, model_input, code, sentence):
+    answer = ask(model_id=model, model_input=model_input)
+
+    assert (answer.status_code, answer.json()["code"]) == (400, code)
+    assert sentence in answer.json()["detail"]
+    assert "model_input" in answer.json()["detail"]
+
+
+def test_numbers_that_json_cannot_hold_are_refused(as_, owner, model):
+    for text in ("1e400", "NaN", "-Infinity"):
+        body = f'{{"model_id": "{model}", "model_input": [[{text}, 1]]}}'
+        assert as_(owner).post(INFERENCE, body, content_type="application/json").status_code == 400
+
+
+def test_lists_in_lists_without_end_are_refused(as_, owner, model):
+    for depth in (60, 70, 200_000):
+        body = f'{{"model_id": "{model}", "model_input": {"[" * depth}1{"]" * depth}}}'
+        assert as_(owner).post(INFERENCE, body, content_type="application/json").status_code == 400
+
+
+def test_a_body_over_the_limit_is_refused_of_either_kind(ask, ask_by_form, settings, model):
+    settings.MAX_INFERENCE_BYTES = 2000
+
+    assert ask(model_id=model, model_input=[[0.25] * 1000]).status_code == 413
+    assert ask_by_form(model_id=model, model_input=named(tensor_file([[0.0, 1.0]] * 500))).status_code == 413
+    assert ask(model_id=model, model_input=[[0.25, 0.5]]).status_code == 200
+
+
+def test_more_is_taken_here_than_of_other_json(ask, make, settings):
+    model = str(make(saved(linear([0.0] * 1000))).pk)
+    rows = [[0.123456789] * 1000] * 100
+    assert len(json.dumps(rows)) > settings.MAX_JSON_BYTES
+
+    assert ask(model_id=model, model_input=rows).status_code == 200
+
+
+def test_an_image_that_would_unfold_to_gigabytes_is_refused_by_its_header(ask, model):
+    def chunk(kind, data):
+        return len(data).to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big")
+
+    for side in (8_000, 50_000):
+        header = side.to_bytes(4, "big") * 2 + b"\x08\x02\x00\x00\x00"
+        pixels = zlib.compress(bytes(100_000))
+        bomb = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+        answer = ask(model_id=model, model_input=in_base64(bomb))
+        assert (answer.status_code, answer.json()["code"]) == (413, "too_large")
+
+
+# Shapes
+
+
+@pytest.mark.parametrize("shape", [[None, 3], [2, 2], [None, 2, 1], [2]])
+def test_an_input_of_another_shape_than_the_model_takes_is_refused_with_both(ask, make, shape):
+    answer = ask(model_id=str(make(input_shape=shape).pk), model_input=[[1, 2]])
+
+    assert answer.status_code == 400
+    assert answer.json()["detail"] == f"model_input has the shape [1, 2]; the model takes {json.dumps(shape)}"
+
+
+@pytest.mark.parametrize("shape", [[None, 2], [1, 2], [None, None], None])
+def test_dimensions_may_be_free(ask, make, shape):
+    assert ask(model_id=str(make(input_shape=shape).pk), model_input=[[1, 2]]).json()["inference"] == [1]
+
+
+def test_the_shape_counts_after_preprocessing(ask, make):
+    model = make(input_shape=[None, 2])
+    set_preprocessing(model, incoming(saved(torch.nn.Flatten())))
+
+    assert ask(model_id=str(model.pk), model_input=[[[1], [0]], [[0], [1]]]).json()["inference"] == [0, 1]
+    answer = ask(model_id=str(model.pk), model_input=[[[1, 2], [0, 1]]])
+    assert answer.json()["detail"] == "model_input has the shape [1, 4] after preprocessing; the model takes [null, 2]"
+
+
+# Ways in
+
+
+def test_the_most_likely_class_of_each_row_is_answered_without_uncertainty(ask, model):
+    answer = ask(model_id=model, model_input=[[0.1, 0.9], [0.9, 0.1], [0.2, 0.3]])
+
+    assert answer.json() == {"inference": [1, 0, 1], "uncertainty": {}}
+
+
+ROWS = [[0.25, 1.0], [2.0, 0.5]]
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        tensor_file(ROWS),
+        safetensors.numpy.save({"x": np.asarray(ROWS, "f4")}),
+        safetensors.numpy.save({"x": np.asarray(ROWS, "f2")}),
+        npy(np.asarray(ROWS)),
+        npy(np.asarray(ROWS, ">f4", order="F")),
+    ],
+)
+def test_a_tensor_may_come_as_a_file_of_each_kind_or_in_base64(ask, ask_by_form, model, file):
+    wanted = {"inference": [1, 0], "uncertainty": {}}
+
+    assert ask(model_id=model, model_input=in_base64(file)).json() == wanted
+    assert ask_by_form(model_id=model, model_input=named(file), return_format="json").json() == wanted
+    assert ask_by_form(model_id=model, model_input=in_base64(file), return_format="json").json() == wanted
+
+
+def test_a_form_may_have_lists_as_text(ask_by_form, model):
+    answer = ask_by_form(model_id=model, model_input=json.dumps(ROWS), return_format="json")
+
+    assert answer.json()["inference"] == [1, 0]
+
+
+def test_whole_numbers_in_lists_are_indices_to_a_model_that_takes_these_and_numbers_to_others(ask, make, model):
+    words = torch.nn.Sequential(torch.nn.EmbeddingBag(3, 2))
+    with torch.no_grad():
+        words[0].weight.copy_(torch.tensor([[0.0, 1.0], [1.0, 0.0], [0.0, 0.0]]))
+
+    assert ask(model_id=str(make(saved(words)).pk), model_input=[[0, 0], [1, 2]]).json()["inference"] == [1, 0]
+    assert ask(model_id=model, model_input=[[0, 1], [1, 0]]).json()["inference"] == [1, 0]
+
+
+class Mirror(torch.nn.Module):
+    """Answers with the numbers that came and their shape, so that a test sees the very tensor."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+
+    def forward(self, x):
+        return torch.cat([x.reshape(1, -1), torch.tensor([x.shape], dtype=torch.float32)], dim=1).unsqueeze(1)
+
+
+@pytest.fixture
+def mirror(ask, make):
+    """A function: the tensor that an image becomes, as a model of that input shape gets it."""
+
+    def mirror(file, **fields):
+        model = str(make(saved(torch.jit.script(Mirror())), **fields).pk)
+        answer = ask(model_id=model, model_input=in_base64(file)).json()
+        *values, a, b, c, d = np.asarray(answer["inference"])[0, 0]
+        return np.asarray(values).reshape([int(each) for each in (a, b, c, d)])
+
+    return mirror
+
+
+def test_an_image_is_a_batch_of_one_with_channels_first_from_0_to_1(mirror):
+    tensor = mirror(image((3, 2), colour=(255, 0, 51)))
+
+    assert tensor.shape == (1, 3, 2, 3)
+    assert tensor[0, :, 1, 2] == pytest.approx(np.array([1.0, 0.0, 0.2]))
+
+
+@pytest.mark.parametrize(
+    ("file", "channels", "pixel"),
+    [
+        (image((2, 2), colour=(255, 0, 0)), 1, [76 / 255]),
+        (image((2, 2), colour=(255, 0, 0, 9), mode="RGBA"), 3, [1, 0, 0]),
+        (image((2, 2), colour=(255, 0, 0, 51), mode="RGBA"), 4, [1, 0, 0, 0.2]),
+        (image((2, 2), colour=51, mode="L"), 3, [0.2, 0.2, 0.2]),
+        (image((2, 2), colour=51, mode="L"), None, [0.2]),
+        (image((2, 2), colour=(51, 9), mode="LA"), None, [0.2]),
+        (image((2, 2), colour=13107, mode="I;16"), None, [0.2]),
+        (image((2, 2), colour=1, mode="1"), 1, [1]),
+        (image((2, 2), colour=(255, 255, 255), kind="JPEG"), None, [1, 1, 1]),
+    ],
+)
+def test_an_image_has_the_channels_that_the_model_takes_else_its_own(mirror, file, channels, pixel):
+    tensor = mirror(file, input_shape=[None, channels, 2, 2])
+
+    assert tensor[0, :, 0, 0] == pytest.approx(np.array(pixel))
+
+
+def test_an_image_of_another_size_is_refused(ask, make):
+    answer = ask(model_id=str(make(input_shape=[None, 1, 4, 4]).pk), model_input=in_base64(image((2, 2), colour="red")))
+
+    assert answer.status_code == 400
+    assert "[1, 1, 2, 2]; the model takes [null, 1, 4, 4]" in answer.json()["detail"]
+
+
+def test_an_image_goes_through_preprocessing_with_its_own_channels(ask, make):
+    model = make(input_shape=[None, 12])
+    set_preprocessing(model, incoming(saved(torch.nn.Flatten())))
+
+    answer = ask(model_id=str(model.pk), model_input=in_base64(image((2, 2), colour="red")))
+
+    assert "raised" in answer.json()["detail"]  # twelve numbers came as far as the model, which takes two
+    assert answer.status_code == 422
+
+
+# Ways out
+
+
+@pytest.fixture
+def uncertain(make_training, make, owner):
+    """A function: the id of a model whose training has this method, and these options."""
+
+    def uncertain(method, file=IDENTITY, **options):
+        training = make_training(owner, model=make(file), uncertainty_method=method, options={"uncertainty": options})
+        return str(training.model_id)
+
+    return uncertain
+
+
+def dropping(*rows):
+    return saved(torch.nn.Sequential(torch.nn.Dropout(0.5), *linear(*rows)))
+
+
+def test_dropout_is_sampled_as_often_as_the_training_says(ask, uncertain):
+    model = uncertain("MC_DROPOUT", dropping([1.0, 0.0], [0.0, 1.0]), N=50)
+
+    answer = ask(model_id=model, model_input=[[2.0, -2.0]] * 3).json()
+
+    assert np.asarray(answer["inference"]).sum(axis=1) == pytest.approx(np.ones(3), abs=1e-6)
+    assert set(answer["uncertainty"]) == MEASURES
+    assert np.asarray(answer["uncertainty"]["std"]).shape == (3, 2)
+    assert all(0.05 < each < 0.5 for each in answer["uncertainty"]["mutual_info"])
+
+
+def test_the_same_question_gets_the_same_answer(ask, uncertain):
+    model = uncertain("MC_DROPOUT", dropping([1.0, 0.0], [0.0, 1.0]))
+
+    first, second = (ask(model_id=model, model_input=[[2.0, -2.0]]).json() for _ in range(2))
+
+    assert first == second
+
+
+def test_a_regression_has_no_entropies_and_its_prediction_is_its_output(ask, uncertain, make):
+    line = saved(linear([1.0, 1.0]))
+    assert ask(model_id=str(make(line).pk), model_input=[[1.0, 2.5]]).json()["inference"] == [[3.5]]
+
+    answer = ask(model_id=uncertain("MC_DROPOUT", dropping([1.0, 1.0])), model_input=[[1.0, 2.5]]).json()
+    assert set(answer["uncertainty"]) == {"variance", "std"}
+
+
+def test_a_training_may_say_that_its_model_ends_with_or_without_a_softmax(ask, uncertain):
+    logits = [[2.0, -2.0]]
+    declared = {
+        softmax: ask(model_id=uncertain("ENSEMBLE", softmax=softmax), model_input=logits).json()
+        for softmax in (True, False)
+    }
+
+    assert declared[True]["inference"] == [pytest.approx([1 / (1 + np.exp(-4)), 1 / (1 + np.exp(4))])]
+    assert declared[False]["inference"] == logits
+    assert set(declared[False]["uncertainty"]) == {"variance", "std"}
+
+
+@pytest.fixture
+def two_rounds(make_training, make, owner, storage, tensors_file):
+    """A function: a model of identity that after a round swaps its inputs."""
+
+    def two_rounds(method="NONE", **options):
+        from folkmoot.server.registry.intake import store_model
+
+        model = make()
+        swapped = store_model(incoming(tensors_file(**{"layer.weight": [[0.0, 1.0], [1.0, 0.0]]})))
+        add_checkpoint(model, 1, swapped.tensors)
+        Model.objects.filter(pk=model.pk).update(round=1)
+        training = make_training(owner, model=model, uncertainty_method=method, options={"uncertainty": options})
+        return str(training.model_id)
+
+    return two_rounds
+
+
+def test_a_round_may_be_named(ask, two_rounds):
+    model = two_rounds()
+
+    wanted = {None: 0, "latest": 0, 1: 0, 0: 1}
+    for round, decided in wanted.items():
+        more = {} if round is None else {"round": round}
+        assert ask(model_id=model, model_input=[[0.0, 1.0]], **more).json()["inference"] == [decided]
+    answer = ask(model_id=model, model_input=[[0.0, 1.0]], round=7)
+    assert (answer.status_code, answer.json()["detail"]) == (400, f"Model {model} has no checkpoint 7.")
+    assert ask(model_id=model, model_input=[[0.0, 1.0]], round="best").json()["code"] == "not_available_yet"
+
+
+def test_an_ensemble_may_be_of_the_last_checkpoints(ask, two_rounds):
+    both = ask(model_id=two_rounds("ENSEMBLE", softmax=False), model_input=[[0.0, 4.0]]).json()
+    one = ask(model_id=two_rounds("ENSEMBLE", softmax=False, k=1), model_input=[[0.0, 4.0]]).json()
+
+    assert both == {"inference": [[2, 2]], "uncertainty": {"variance": [[8, 8]], "std": [[pytest.approx(8**0.5)] * 2]}}
+    assert one == {"inference": [[4, 0]], "uncertainty": {"variance": [[0, 0]], "std": [[0, 0]]}}
+
+
+def test_an_ensemble_may_be_of_the_last_rounds_updates(ask, make_training, make, owner, make_scene, work, tensors_file):
+    options = {"uncertainty": {"over": "updates", "softmax": False}}
+    model = make()
+    scene = make_scene(actor=owner, model=model, uncertainty_method="ENSEMBLE", options=options)
+    question = {"model_id": str(model.pk), "model_input": [[0.0, 4.0]]}
+    assert "No updates are kept" in ask(**question).json()["detail"]
+    for user, first in zip(scene.participants, (0.0, 1.0), strict=True):
+        scene.send_update(user, file=tensors_file(**{"layer.weight": [[0.0, first], [1.0, 0.0]]}))
+    work()
+
+    assert ask(**question).json() == {
+        "inference": [[2, 0]],
+        "uncertainty": {"variance": [[8, 0]], "std": [[pytest.approx(8**0.5), 0]]},
+    }
+
+
+def test_a_model_of_models_answers_as_their_ensemble(ask, as_, make, owner):
+    scripted = saved(torch.jit.script(linear([0.0, 1.0], [1.0, 0.0])))
+    members = [str(make(file).pk) for file in (IDENTITY, scripted, IDENTITY)]
+    fields = {"type": "MEAN", "name": "all", "description": "d", "models": members}
+    mean = as_(owner).send("POST", "/api/models/", fields).json()["model_id"]
+
+    answer = ask(model_id=mean, model_input=[[1.0, 0.0]]).json()
+
+    assert answer["inference"] == [pytest.approx([2 / 3, 1 / 3])]
+    assert answer["uncertainty"]["mutual_info"][0] > 0.5
+    refused = ask(model_id=mean, model_input=[[1.0, 0.0]], round=0)
+    assert (refused.status_code, "no rounds" in refused.json()["detail"]) == (400, True)
+
+
+def test_a_model_with_moments_is_sampled_around_them(ask, uncertain, storage, tensors_file):
+    from folkmoot.server.registry.intake import store_model
+
+    model = uncertain("SWAG", softmax=False, N=200)
+    asked = {"model_id": model, "model_input": [[1.0, 1.0]]}
+    assert "has no moments yet" in ask(**asked).json()["detail"]
+    # Means 1, 0, 0 and 2; variances 0, 1, 0 and 0.
+    moments = store_model(incoming(tensors_file(first_moment=[1, 0, 0, 2], second_moment=[1, 1, 0, 4])))
+    add_moments(Model.objects.get(pk=model).latest_checkpoint, moments.tensors)
+
+    answer = ask(**asked).json()
+
+    assert answer["inference"][0] == pytest.approx([1, 2], abs=0.3)
+    assert answer["uncertainty"]["std"][0] == pytest.approx([1, 0], abs=0.2)
+
+
+def test_a_local_model_is_asked_by_its_sender_and_the_actor(ask, make, make_scene, owner, tensors_file):
+    scene = make_scene(actor=owner, model=make(), uncertainty_method="SWAG")
+    one, other = scene.participants
+    file = tensors_file(**{"layer.weight": [[0.0, 1.0], [1.0, 0.0]]})
+    local = scene.send_update(one, file=file).json()["update_id"]
+
+    for user in (one, owner):
+        assert ask(user, model_id=local, model_input=[[0.0, 1.0]]).json() == {"inference": [0], "uncertainty": {}}
+    assert ask(other, model_id=local, model_input=[[0.0, 1.0]]).status_code == 403
+    assert ask(one, model_id=local, model_input=[[0.0, 1.0]], round=3).status_code == 400
+
+
+def test_bare_weights_are_put_into_the_architecture_that_came_with_them(ask, as_, owner):
+    from folkmoot.demo import network
+
+    weights = network.initial_weights()
+    fields = {"name": "m", "description": "d", "model_file": named(safetensors.numpy.save(dict(weights)))}
+    upload = as_(owner).post("/api/models/", fields | {"architecture": "digits-mlp"}).json()
+    without = as_(owner).post("/api/models/", fields | {"model_file": named(safetensors.numpy.save(dict(weights)))})
+    unknown = as_(owner).post("/api/models/", fields | {"architecture": "x", "model_file": named(b"x")})
+
+    assert ask(model_id=upload["model_id"], model_input=[[0.0] * 64] * 3).status_code == 200
+    refused = ask(model_id=without.json()["model_id"], model_input=[[0.0] * 64])
+    assert (refused.status_code, "`architecture` has to say" in refused.json()["detail"]) == (400, True)
+    assert "architecture 'x' is not known here; known are: digits-mlp" in unknown.json()["detail"]
+
+
+GLOBALS = {
+    "torch._utils _rebuild_tensor_v2",
+    "torch.storage _load_from_bytes",
+    "collections OrderedDict",
+    "torch FloatStorage",
+    "torch LongStorage",
+}
+
+
+def globals_of(data):
+    """All that a pickle names, and those in the bytes that it holds."""
+    found = set()
+    for opcode, argument, _ in pickletools.genops(data):
+        if opcode.name == "GLOBAL":
+            found.add(argument)
+        elif "BINBYTES" in opcode.name:
+            rest = io.BytesIO(argument)
+            for _ in range(5):
+                position = rest.tell()
+                found |= {each for op, each, _ in pickletools.genops(rest) if op.name == "GLOBAL"}
+                assert rest.tell() > position
+    return found
+
+
+def test_a_form_is_answered_with_a_pickle_that_torch_opens_and_that_names_only_what_tensors_name(
+    ask, ask_by_form, uncertain, model
+):
+    sampled = uncertain("MC_DROPOUT", dropping([1.0, 0.0], [0.0, 1.0]))
+    in_json = ask(model_id=sampled, model_input=ROWS).json()
+
+    answer = ask_by_form(model_id=sampled, model_input=named(tensor_file(ROWS)))
+
+    assert answer["Content-Type"] == "application/octet-stream"
+    opened = pickle.loads(answer.content)
+    assert opened["inference"].dtype == torch.float32
+    assert opened["inference"].tolist() == in_json["inference"]
+    assert {name: each.tolist() for name, each in opened["uncertainty"].items()} == in_json["uncertainty"]
+    decided = ask(model_id=model, model_input=ROWS, return_format="binary").content
+    assert pickle.loads(decided)["inference"].equal(torch.tensor([1, 0]))
+    assert globals_of(answer.content) | globals_of(decided) == GLOBALS
+    assert globals_of(pickle.dumps([torch.ones(2, 2), torch.tensor([1])], protocol=3)) == GLOBALS
+
+
+def test_the_pickle_spells_tensors_of_all_shapes(make):
+    from folkmoot.server.inference.answer_files import as_pickle
+    from folkmoot.server.inference.answers import Answer
+
+    for shape in ((), (0,), (3,), (2, 3, 4), (0, 2), (1, 1)):
+        for dtype in ("float32", "float64", "int64"):
+            array = np.arange(np.prod(shape, dtype=int), dtype=dtype).reshape(shape)
+            opened = pickle.loads(as_pickle(Answer(array)))["inference"]
+            assert opened.numpy().dtype == dtype
+            np.testing.assert_array_equal(opened.numpy(), array)
+            assert opened.is_contiguous()
+
+
+def test_safetensors_hold_the_same_numbers(ask, uncertain):
+    model = uncertain("ENSEMBLE", softmax=True)
+    in_json = ask(model_id=model, model_input=ROWS).json()
+
+    opened = safetensors.numpy.load(ask(model_id=model, model_input=ROWS, return_format="safetensors").content)
+
+    assert {name: each.tolist() for name, each in opened.items()} == {
+        "inference": in_json["inference"],
+        **in_json["uncertainty"],
+    }
+
+
+# Models that fail
+
+
+def test_a_model_that_does_not_take_the_input_costs_its_caller_a_422(ask, model):
+    answer = ask(model_id=model, model_input=[[1.0, 2.0, 3.0]])
+
+    assert (answer.status_code, answer.json()["code"]) == (422, "model_failed")
+    assert "RuntimeError" in answer.json()["detail"]
+
+
+def test_a_model_that_answers_with_nan_costs_its_caller_a_422(ask, make):
+    model = str(make(saved(linear([3e38, 0.0], [0.0, 1.0]))).pk)
+
+    answer = ask(model_id=model, model_input=[[1e38, 0.0]])
+
+    assert (answer.status_code, answer.json()["detail"]) == (422, "the model answered with NaN or infinity")
+
+
+class Endless(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+
+    def forward(self, x):
+        while bool(x[0, 0] > -1.0):
+            x = x + 0.0
+        return x
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_model_that_hangs_costs_those_who_ask_others_nothing(ask, make, as_, owner, make_model, settings):
+    close_sandbox()
+    settings.SANDBOX_SECONDS = 8.0
+    hanging, sound = make(saved(torch.jit.script(Endless()))), make_model(file=IDENTITY)
+    as_(owner), as_(sound.owner)
+    assert ask(sound.owner, model_id=str(sound.pk), model_input=ROWS).status_code == 200
+    hung = []
+
+    def hang():
+        hung.append(ask(model_id=str(hanging.pk), model_input=ROWS))
+        connections.close_all()
+
+    thread = threading.Thread(target=hang)
+    thread.start()
+    answered = 0
+    while thread.is_alive():
+        assert ask(sound.owner, model_id=str(sound.pk), model_input=ROWS).json()["inference"] == [1, 0]
+        answered += not hung
+    thread.join()
+    close_sandbox()
+
+    assert answered > 10
+    assert (hung[0].status_code, hung[0].json()["code"]) == (422, "model_failed")
+    assert "longer than 8 seconds" in hung[0].json()["detail"]
+
+
+def test_who_asks_while_too_many_are_asking_is_told_to_try_again(ask, model, owner):
+    from contextlib import ExitStack
+
+    from folkmoot.server.inference.pool import MOST_QUESTIONS_OF_OWNER, question_to
+
+    with ExitStack() as others:
+        for _ in range(MOST_QUESTIONS_OF_OWNER):
+            others.enter_context(question_to(str(owner.pk)))
+        answer = ask(model_id=model, model_input=ROWS)
+
+    assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")
+    assert int(answer["Retry-After"]) > 0
+    assert ask(model_id=model, model_input=ROWS).status_code == 200
+
+
+def test_without_torch_the_extra_is_named(ask, model, tmp_path, monkeypatch):
+    close_sandbox()
+    (tmp_path / "torch.py").write_text("raise ImportError('not here')")
+    monkeypatch.syspath_prepend(tmp_path)  # where the processes of the sandbox look first, too
+
+    answer = ask(model_id=model, model_input=ROWS)
+    close_sandbox()
+
+    assert (answer.status_code, answer.json()["code"]) == (501, "not_installed")
+    assert "pip install 'folkmoot[torch]'" in answer.json()["detail"]

@@ -135,6 +135,7 @@ def _run(serving: Serving, listener: socket.socket, on_ready: Callable[[str], No
 
     from folkmoot.server.api.connection import Connection
     from folkmoot.server.asgi import application
+    from folkmoot.server.inference.pool import close_sandbox
     from folkmoot.server.outbox.events import release_leases
     from folkmoot.server.outbox.worker import Workers
     from folkmoot.server.storage import get_storage
@@ -159,6 +160,8 @@ def _run(serving: Serving, listener: socket.socket, on_ready: Callable[[str], No
     try:
         _Server(config, lambda: on_ready(serving.address(listener.getsockname()[1]))).run([listener])
     finally:
+        # First, so that nobody goes on waiting for a model.
+        close_sandbox()
         workers.stop(grace=GRACE_SECONDS)
 
 

@@ -39,6 +39,10 @@ UPLOAD_EXPIRY_SECONDS = env.seconds("FOLKMOOT_UPLOAD_EXPIRY_SECONDS", 24 * 3600)
 # Of files that were made for a download, and are kept for the next one who asks for the same.
 DOWNLOAD_CACHE_BYTES = env.whole_number("FOLKMOOT_DOWNLOAD_CACHE_BYTES", 10 * 2**30)
 MAX_JSON_BYTES = env.whole_number("FOLKMOOT_MAX_JSON_BYTES", 2**20)
+# Of a question to a model, its input included.
+MAX_INFERENCE_BYTES = env.whole_number("FOLKMOOT_MAX_INFERENCE_BYTES", 32 * 2**20)
+# The classes that a whole torch module may name beyond torch's own.
+TORCH_CLASSES = frozenset(env.names("FOLKMOOT_TORCH_CLASSES", ""))
 MODEL_FILE_LIMITS = Limits(
     max_bytes=MAX_UPLOAD_BYTES,
     max_header_bytes=env.whole_number("FOLKMOOT_MAX_HEADER_BYTES", 16 * 2**20),
@@ -48,9 +52,16 @@ MODEL_FILE_LIMITS = Limits(
     max_ratio=env.whole_number("FOLKMOOT_MAX_INFLATION", 200),
     max_nesting=env.whole_number("FOLKMOOT_MAX_NESTING", 100),
     max_pickle_ops=env.whole_number("FOLKMOOT_MAX_PICKLE_OPS", 2_000_000),
-    torch_classes=frozenset(env.names("FOLKMOOT_TORCH_CLASSES", "")),
+    torch_classes=TORCH_CLASSES,
 )
 MAX_NUM_EXAMPLES = env.whole_number("FOLKMOOT_MAX_NUM_EXAMPLES", 10**9)
+
+# Of the processes that run models: how long one may take to load a model, and again for each answer; its memory; how
+# many there may be; how much memory the idle ones may keep in all.
+SANDBOX_SECONDS = env.seconds("FOLKMOOT_SANDBOX_SECONDS", 30)
+SANDBOX_MEMORY_BYTES = env.whole_number("FOLKMOOT_SANDBOX_MEMORY_BYTES", 4 * 2**30)
+SANDBOX_PROCESSES = env.whole_number("FOLKMOOT_SANDBOX_PROCESSES", 16)
+SANDBOX_CACHE_BYTES = env.whole_number("FOLKMOOT_SANDBOX_CACHE_BYTES", 4 * 2**30)
 
 # Seconds: how long a worker owns an event before another may take it, how often overdue things are looked for,
 # and how old a blob that nothing refers to must be before it is removed.
@@ -85,6 +96,7 @@ INSTALLED_APPS = [
     "folkmoot.server.registry",
     "folkmoot.server.uploads",
     "folkmoot.server.trainings",
+    "folkmoot.server.inference",
 ]
 
 MIDDLEWARE = [

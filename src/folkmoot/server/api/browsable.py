@@ -11,7 +11,7 @@ from rest_framework.parsers import BaseParser
 from rest_framework.renderers import BaseRenderer, BrowsableAPIRenderer, JSONRenderer
 from rest_framework.request import Request, override_method
 
-from folkmoot.server.api.parsers import BytesParser, JSONParser
+from folkmoot.server.api.parsers import BytesParser, JSONParser, QuestionParser
 
 if TYPE_CHECKING:
     # Which itself asks for the renderers of the settings, these.
@@ -64,7 +64,7 @@ def _offering(view: APIView, method: str, request: Request) -> Iterator[bool]:
 
 
 def _as_offered(parser: type[BaseParser]) -> type[BaseParser]:
-    return _OfferedJSONParser if issubclass(parser, JSONParser) else parser
+    return _OfferedJSONParser if issubclass(parser, (JSONParser, QuestionParser)) else parser
 
 
 class Negotiation(DefaultContentNegotiation):

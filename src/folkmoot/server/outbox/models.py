@@ -10,10 +10,11 @@ from django.utils import timezone
 
 
 class Lane(models.TextChoices):
-    """Events of one lane never wait for those of another: an endpoint that hangs holds up no aggregation."""
+    """Events of one lane never wait for those of another: an endpoint or a model that hangs holds up no aggregation."""
 
     TRAININGS = "trainings"
     PUSHES = "pushes"
+    MODELS = "models"
 
 
 class EventQuerySet(models.QuerySet["Event"]):

@@ -16,7 +16,7 @@ from folkmoot.server.outbox.models import Lane
 
 logger = logging.getLogger(__name__)
 
-THREADS = {Lane.TRAININGS: 1, Lane.PUSHES: 4}
+THREADS = {Lane.TRAININGS: 1, Lane.PUSHES: 4, Lane.MODELS: 1}
 
 Sweep = Callable[[], None]
 _sweeps: list[tuple[str, Sweep]] = []

@@ -48,6 +48,8 @@ class Model(models.Model):
     input_shape = models.JSONField(null=True, blank=True)
     round = models.PositiveIntegerField(default=0)
     format = models.CharField(max_length=20)
+    # What a template of mere weights is put into for predictions; empty where nobody has said.
+    architecture = models.CharField(max_length=100, blank=True, default="")
     template_sha256 = models.CharField(max_length=64)
     # A torch module that inputs go through first, as it was uploaded; empty where there is none.
     preprocessing_sha256 = models.CharField(max_length=64, blank=True, default="")

@@ -38,6 +38,7 @@ def upload_model(
     type: Kind = Kind.GLOBAL,  # noqa: A002
     input_shape: Sequence[int | None] | None = None,
     preprocessing: IncomingFile | None = None,
+    architecture: str = "",
     id: UUID | None = None,  # noqa: A002
 ) -> Model:
     """Take in a model file of any known format; raises InvalidInput where it is none."""
@@ -54,6 +55,7 @@ def upload_model(
         input_shape=input_shape,
         template_sha256=incoming.sha256,
         preprocessing_sha256=preprocessing_sha256,
+        architecture=architecture,
     )
 
 
@@ -106,6 +108,7 @@ def clone(model: Model) -> Model:
         format=model.format,
         template_sha256=model.template_sha256,
         preprocessing_sha256=model.preprocessing_sha256,
+        architecture=model.architecture,
         tied=model.tied,
         parent=model,
         parent_round=model.round,

@@ -41,6 +41,11 @@ class NpyHeader:
         return self.size + self.spec.num_bytes
 
 
+def is_npy(head: bytes) -> bool:
+    """Whether a file that begins so is a .npy file, by itself."""
+    return head.startswith(_MAGIC)
+
+
 def parse_npy_header(name: str, prefix: bytes) -> NpyHeader:
     """Read the header at the start of `prefix`, which has MAX_PREFIX_BYTES or is the whole file."""
     text, size = _text(name, prefix)

@@ -1,4 +1,4 @@
-"""What is asked of a model: its id, an input, and how the answer is to come."""
+"""What is asked of a model: its id, an input, and how the answer is to come; and the answer."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from folkmoot.errors import InvalidValue
 from folkmoot.server.api.serializers import examples
 from folkmoot.server.api.serializers.examples import example
 from folkmoot.server.api.serializers.flat import FlatSerializer
-from folkmoot.server.api.serializers.models import ModelIdField
+from folkmoot.server.api.serializers.model_files import RoundField
+from folkmoot.server.api.serializers.models import MAX_ROUND, ModelIdField
+from folkmoot.server.inference.answers import Answer
 from folkmoot.server.storage.upload import IncomingFile
 
 FORMATS = ("json", "binary", "safetensors")
@@ -27,7 +29,7 @@ def _absent(sentence: str) -> dict[str, str]:
 
 @extend_schema_field({"anyOf": [{"type": "array", "items": {}, "minItems": 1}, {"type": "string", "minLength": 1}]})
 class InputField(serializers.Field):
-    """Nested lists of numbers; or base64 of a file."""
+    """Nested lists of numbers; or a file in base64."""
 
     kinds: tuple[type, ...] = (list, str)
 
@@ -41,7 +43,7 @@ class InputField(serializers.Field):
 
 @extend_schema_field({"anyOf": [{"type": "string", "format": "binary"}, {"type": "string", "minLength": 1}]})
 class FileInputField(InputField):
-    """A file: a tensor as torch saves it, or an image; or the same in base64, as text."""
+    """A file: a tensor as torch saves it, safetensors, .npy, PNG, JPEG; or as text nested lists or a file in base64."""
 
     kinds = (IncomingFile, str)
 
@@ -52,6 +54,12 @@ class InferenceSerializer(FlatSerializer):
 
     model_id = ModelIdField(error_messages=_absent(NO_MODEL))
     model_input = InputField(error_messages=_absent(NO_INPUT))
+    round = RoundField(
+        min_value=0,
+        max_value=MAX_ROUND,
+        required=False,
+        help_text="The model after so many rounds; by default as it is.",
+    )
     return_format = serializers.ChoiceField(FORMATS, default="json", error_messages={"invalid_choice": NO_FORMAT})
 
 
@@ -59,5 +67,44 @@ class InferenceSerializer(FlatSerializer):
 class InferenceFormSerializer(InferenceSerializer):
     """A question in a form, answered in bytes by default."""
 
-    model_input = FileInputField(error_messages=_absent(NO_INPUT))
-    return_format = serializers.ChoiceField(FORMATS, default="binary", error_messages={"invalid_choice": NO_FORMAT})
+    model_input = FileInputField(
+        error_messages=_absent(NO_INPUT), style={"base_template": "input.html", "input_type": "file"}
+    )
+    # A page, whose form is sent as it stands, shows JSON.
+    return_format = serializers.ChoiceField(
+        FORMATS, default="binary", initial="json", error_messages={"invalid_choice": NO_FORMAT}
+    )
+
+
+@extend_schema_field({"anyOf": [{"type": "array", "items": {}}, {"type": "number"}]})
+class NumbersField(serializers.Field):
+    """Nested lists."""
+
+
+@extend_schema_field({"type": "object", "additionalProperties": {"type": "array", "items": {}}})
+class MeasuresField(serializers.Field):
+    """Nested lists, by the name of what was measured."""
+
+
+@example(
+    inference=[[0.9, 0.1]],
+    uncertainty={
+        "variance": [[0.01, 0.01]],
+        "std": [[0.1, 0.1]],
+        "predictive_entropy": [0.3251],
+        "expected_entropy": [0.3013],
+        "mutual_info": [0.0238],
+    },
+)
+class AnswerSerializer(serializers.Serializer):
+    """Of each row the most likely class; where the training has an uncertainty method, the mean prediction with it."""
+
+    inference = NumbersField()
+    uncertainty = MeasuresField()
+
+    def to_representation(self, answer: Answer) -> dict[str, Any]:
+        # By hand: there may be millions.
+        return {
+            "inference": answer.inference.tolist(),
+            "uncertainty": {name: each.tolist() for name, each in answer.uncertainty.items()},
+        }

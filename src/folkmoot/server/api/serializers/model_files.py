@@ -13,6 +13,7 @@ from folkmoot.errors import NotAvailableYet
 from folkmoot.server.api.serializers import examples
 from folkmoot.server.api.serializers.examples import example, example_of
 from folkmoot.server.api.serializers.models import MAX_ROUND, LocalModelSerializer, ModelSerializer
+from folkmoot.server.inference.summaries import summary_of
 from folkmoot.server.registry.contents import Contents, template_bytes
 from folkmoot.server.registry.downloads import EXCHANGE, STATE, offered
 from folkmoot.server.registry.models import Model
@@ -102,14 +103,15 @@ def _template(model: Model) -> dict[str, Any] | None:
 
 @example(stats=None, tensors=[example_of(TensorSerializer)], totals=example_of(TotalsSerializer))
 class ContentsSerializer(serializers.Serializer):
-    """The tensors of a model; `stats`, a summary of layers, is null where none can be made."""
+    """The tensors of a model; `stats`, a summary of layers, is null until it is made, and where none can be made."""
 
     stats = serializers.SerializerMethodField()
     tensors = serializers.SerializerMethodField()
     totals = serializers.SerializerMethodField()
 
     def get_stats(self, model: Model | Update) -> dict[str, Any] | None:
-        return None
+        # A local one has the layers of the global one.
+        return summary_of(model if isinstance(model, Model) else model.base_model)
 
     @extend_schema_field(TensorSerializer(many=True))
     def get_tensors(self, model: Model | Update) -> list[dict[str, Any]]:

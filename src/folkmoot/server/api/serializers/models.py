@@ -14,6 +14,7 @@ from rest_framework import serializers
 from rest_framework.reverse import reverse
 
 from folkmoot.errors import InvalidValue
+from folkmoot.sandbox import architecture_names
 from folkmoot.server.api.lists import RowByRow
 from folkmoot.server.api.serializers import examples
 from folkmoot.server.api.serializers.examples import example
@@ -187,7 +188,18 @@ class DescriptionSerializer(FlatSerializer):
 
 
 class ModelFieldsSerializer(DescriptionSerializer):
-    """What is said about a model whose file comes by itself."""
+    """What is said about a model whose file comes by itself.
+
+    `architecture` is what a file of mere weights is put into for predictions: a name that this server knows.
+    """
+
+    architecture = serializers.CharField(required=False, allow_blank=True, max_length=100)
+
+    def validate_architecture(self, name: str) -> str:
+        if name and name not in architecture_names():
+            known = ", ".join(architecture_names())
+            raise InvalidValue(f"architecture {name!r} is not known here; known are: {known}")
+        return name
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         if attrs["type"] == Kind.MEAN:

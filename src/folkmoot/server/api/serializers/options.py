@@ -14,6 +14,23 @@ from folkmoot.tensors.encodings import Encoding
 
 MAX_PATTERNS = 100
 MAX_PATTERN_LENGTH = 512
+MAX_SAMPLES = 1000
+MAX_CHECKPOINTS = 100
+
+
+class UncertaintyOptionsSerializer(serializers.Serializer):
+    """How predictions of the model are sampled; what is not known is kept as it came."""
+
+    N = serializers.IntegerField(min_value=1, max_value=MAX_SAMPLES, required=False)
+    softmax = serializers.BooleanField(required=False)
+    over = serializers.ChoiceField(("members", "checkpoints", "updates"), required=False)
+    k = serializers.IntegerField(min_value=1, max_value=MAX_CHECKPOINTS, required=False)
+
+    def to_internal_value(self, data: Any) -> dict[str, Any]:
+        return {**(data if isinstance(data, Mapping) else {}), **super().to_internal_value(data)}
+
+    def to_representation(self, instance: Any) -> Any:
+        return instance
 
 
 class OptionsSerializer(serializers.Serializer):
@@ -33,7 +50,7 @@ class OptionsSerializer(serializers.Serializer):
     encoding = serializers.DictField(required=False)
     local = serializers.DictField(required=False)
     aggregation = serializers.DictField(required=False)
-    uncertainty = serializers.DictField(required=False)
+    uncertainty = UncertaintyOptionsSerializer(required=False)
     daisy_chain_period = serializers.IntegerField(min_value=0, required=False)
 
     def get_initial(self) -> dict[str, Any]:

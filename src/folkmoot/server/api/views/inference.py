@@ -2,51 +2,71 @@
 
 from __future__ import annotations
 
-from django.http import QueryDict
+from django.http import HttpResponse, HttpResponseBase, QueryDict
 from drf_spectacular.utils import extend_schema
 from rest_framework.permissions import IsAuthenticated
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from folkmoot.errors import InvalidValue, NotInstalled
-from folkmoot.server.api.parsers import JSONParser, MultiPartParser
+from folkmoot.errors import InvalidValue
+from folkmoot.server.api.parsers import QuestionFormParser, QuestionParser
 from folkmoot.server.api.permissions import MaySeeModel
+from folkmoot.server.api.raw_bodies import MEDIA_TYPE
 from folkmoot.server.api.schema import ID, invalid, refuses
 from folkmoot.server.api.serializers.inference import (
     NO_FORMAT,
     NO_INPUT,
     NO_MODEL,
+    AnswerSerializer,
     InferenceFormSerializer,
     InferenceSerializer,
 )
 from folkmoot.server.api.views.base import BaseViewSet
+from folkmoot.server.inference.answer_files import as_pickle, as_safetensors
+from folkmoot.server.inference.answers import Answer
+from folkmoot.server.inference.predicting import predict
 from folkmoot.server.trainings.local_models import find_model
 
-NOT_INSTALLED = "This version of Folkmoot makes no predictions yet; a later one will, with the extra folkmoot[torch]."
+NOT_INSTALLED = "this server has no torch, which predictions of this model need: pip install 'folkmoot[torch]'"
+FAILED = "the model took longer than 30 seconds and was stopped"
+NOT_FITTING = "model_input has the shape [1, 1, 32, 32]; the model takes [null, 1, 28, 28]"
+UNUSABLE = (NO_MODEL, NO_INPUT, NO_FORMAT.format(input="xml"), NOT_FITTING)
+BYTES = {"binary": as_pickle, "safetensors": as_safetensors}
 
 
 class InferenceViewSet(BaseViewSet):
     """Ask a model, of any kind, what it makes of an input."""
 
+    serializer_class = InferenceFormSerializer
     permission_classes = (IsAuthenticated, MaySeeModel)
-    parser_classes = (JSONParser, MultiPartParser)
+    parser_classes = (QuestionParser, QuestionFormParser)
 
     @extend_schema(
         operation_id="inference_create",
         request={"application/json": InferenceSerializer, "multipart/form-data": InferenceFormSerializer},
         responses={
-            400: invalid(NO_MODEL, NO_INPUT, NO_FORMAT.format(input="xml"), not_found=f"Model {ID} not found."),
+            (200, "application/json"): AnswerSerializer,
+            (200, MEDIA_TYPE): bytes,
+            400: invalid(*UNUSABLE, not_found=f"Model {ID} not found."),
+            422: refuses(model_failed=FAILED),
             501: refuses(not_installed=NOT_INSTALLED),
         },
     )
-    def create(self, request: Request) -> Response:
-        """Predict: not yet; what is asked is checked, and then refused."""
+    def create(self, request: Request) -> HttpResponseBase:
+        """Predict; how sure the model is comes along where its training has an uncertainty method."""
         kind = InferenceFormSerializer if isinstance(request.data, QueryDict) else InferenceSerializer
         asked = kind(data=request.data)
         asked.is_valid(raise_exception=True)
-        model_id = asked.validated_data["model_id"]
-        model = find_model(model_id)
+        fields = asked.validated_data
+        model = find_model(fields["model_id"])
         if model is None:
-            raise InvalidValue(f"Model {model_id} not found.", code="not_found")
+            raise InvalidValue(f"Model {fields['model_id']} not found.", code="not_found")
         self.check_object_permissions(request, model)
-        raise NotInstalled(NOT_INSTALLED)
+        return _response(predict(model, fields["model_input"], round=fields.get("round")), fields["return_format"])
+
+
+def _response(answer: Answer, return_format: str) -> HttpResponseBase:
+    if return_format == "json":
+        # A plain dictionary: a page takes what its serializer is of for the thing that its forms would change.
+        return Response(dict(AnswerSerializer(answer).data))
+    return HttpResponse(BYTES[return_format](answer), content_type=MEDIA_TYPE)

@@ -1,0 +1,65 @@
+"""A prediction, from what is asked to what is answered."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from folkmoot.errors import ModelFailed
+from folkmoot.sandbox import Sampling, Sandbox, SandboxModel
+from folkmoot.server.inference import members
+from folkmoot.server.inference.answers import Answer, answer_of
+from folkmoot.server.inference.inputs import Array, Given, read_input
+from folkmoot.server.inference.plans import plan_of
+from folkmoot.server.inference.pool import question_to
+from folkmoot.server.inference.shapes import Shape, channels_of, check_shape
+from folkmoot.server.registry.models import Model
+from folkmoot.server.trainings.models import Update
+
+
+def predict(model: Model | Update, given: Given, *, round: int | None = None) -> Answer:
+    """What the model says, as it was after `round` rounds or is now.
+
+    Raises InvalidInput, ModelFailed, NotInstalled, Unavailable.
+    """
+    plan = plan_of(model)
+    shape = (model if isinstance(model, Model) else model.base_model).input_shape
+    with members.opened(model, plan, round=round) as asked:
+        # What a preprocessing module takes is its own affair.
+        channels = None if any(each.preprocessing for each in asked) else channels_of(shape)
+        meant = read_input(given, channels=channels)
+        with question_to(asked[0].owner) as sandbox:
+            samples = [_outputs(sandbox, each, meant, shape, plan.sampling) for each in asked]
+    return answer_of(_together(samples), plan)
+
+
+def _outputs(
+    sandbox: Sandbox, model: SandboxModel, meant: Sequence[Array], shape: Shape | None, how: Sampling
+) -> Array:
+    """Of the first of the arrays that the model takes: only it knows whether whole numbers are indices."""
+    first, *others = meant
+    try:
+        return _asked(sandbox, model, first, shape, how)
+    except ModelFailed as error:
+        # One of a process that has ended is a subclass: what hung or crashed is not asked again.
+        if not others or type(error) is not ModelFailed:
+            raise
+        try:
+            return _outputs(sandbox, model, others, shape, how)
+        except ModelFailed:
+            raise error from None
+
+
+def _asked(sandbox: Sandbox, model: SandboxModel, array: Array, shape: Shape | None, how: Sampling) -> Array:
+    if model.preprocessing is not None:
+        array = sandbox.preprocess(model, array)
+    check_shape(array.shape, shape, is_preprocessed=model.preprocessing is not None)
+    return sandbox.predict(model, array, how)
+
+
+def _together(samples: Sequence[Array]) -> Array:
+    shapes = {each.shape[1:] for each in samples}
+    if len(shapes) > 1:
+        raise ModelFailed(f"the members answer with different shapes: {', '.join(map(str, sorted(shapes)))}")
+    return np.concatenate(samples)
