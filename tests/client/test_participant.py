@@ -1,6 +1,7 @@
 """A participant at work, with a hub that does what hubs and networks do on a bad day."""
 
 import hashlib
+import json
 import logging
 import os
 import signal
@@ -18,6 +19,7 @@ from folkmoot.errors import InvalidInput, Misconfigured, NotAuthenticated
 from folkmoot.protocol import paths
 from folkmoot.tensors import TensorFile, write_tensors
 from folkmoot.tensors.schema import BFLOAT16
+from folkmoot.uncertainty import ClassStatistics, from_json
 
 TOKEN = "ab" * 20
 MODEL = {"layer.weight": np.arange(6, dtype=np.float32).reshape(2, 3), "layer.steps": np.array([7], np.int64)}
@@ -451,6 +453,50 @@ def test_it_evaluates_and_reports(app, trained, scripted, polls, serves_model, a
 
     (report,) = scripted.received("POST", paths.model_metrics("m"))
     assert report.fields == {"metric_names": ["accuracy", "num_examples"], "metric_values": ["0.25", "4.0"]}
+
+
+STATISTICS = ClassStatistics.of([[0.9, 0.1], [0.4, 0.6]], [0, 0])
+
+
+def test_calibration_statistics_of_an_evaluation_go_first(app, trained, scripted, polls, serves_model, answer):
+    app.evaluate(lambda weights, task: (2, {"accuracy": 0.5}, STATISTICS))
+    polls([ask_to_test(round=3)], [ask_to_test(round=3)])
+    scripted.on("POST", paths.model_calibration("m"), answer(201, {"detail": ""}))
+    scripted.on("POST", paths.model_metrics("m"), answer(201, {"detail": ""}))
+
+    app.run()
+
+    calibration, metrics = [each for each in scripted.requests if each.method == "POST"]
+    assert (calibration.path, metrics.path) == (paths.model_calibration("m"), paths.model_metrics("m"))
+    sent = json.loads(calibration.body)
+    assert (sent["round"], from_json(sent["statistics"])) == (3, STATISTICS)
+    assert metrics.fields["metric_names"] == ["accuracy", "num_examples"]
+
+
+def test_an_evaluation_may_have_none(app, trained, scripted, polls, serves_model, answer):
+    app.evaluate(lambda weights, task: (2, {"accuracy": 0.5}, None))
+    polls([ask_to_test(round=1)])
+    scripted.on("POST", paths.model_metrics("m"), answer(201, {"detail": ""}))
+
+    app.run()
+
+    assert scripted.received("POST", paths.model_calibration("m")) == []
+    assert len(scripted.received("POST", paths.model_metrics("m"))) == 1
+
+
+@pytest.mark.parametrize(("status", "code"), [(400, "invalid_value"), (404, "not_found"), (409, "already_submitted")])
+def test_the_test_goes_on_where_the_hub_takes_no_statistics(
+    app, trained, scripted, polls, serves_model, answer, caplog, status, code
+):
+    app.evaluate(lambda weights, task: (2, {}, STATISTICS))
+    polls([ask_to_test(round=1)])
+    scripted.on("POST", paths.model_calibration("m"), answer(status, {"detail": "because", "code": code}))
+    scripted.on("POST", paths.model_metrics("m"), answer(201, {"detail": ""}))
+
+    app.run()
+
+    assert len(scripted.received("POST", paths.model_metrics("m"))) == 1
+    assert "round 1: calibration statistics not taken: because" in caplog.messages
 
 
 def test_without_an_evaluation_it_lets_the_round_go_on(app, trained, scripted, polls, answer):

@@ -10,6 +10,8 @@ from typing import Any
 
 from harness import SERVE, Account, World, as_file, initial_model, wait_until
 
+from folkmoot.uncertainty import RegressionStatistics, to_json
+
 PASSWORD = "correct horse battery staple"
 MODEL = {"name": "m", "description": "d"}
 Request = dict[str, Any]
@@ -76,7 +78,9 @@ class DescribedWorld:
         form = {"round": 0, "sample_size": 1, "model_file": encoded(self.file)}
         raw = {"query": {"round": 0, "sample_size": 1}, "body": encoded(self.file)}
         metrics = {"metric_names": ["loss"], "metric_values": [1]}
-        seen = ("", "metadata/", "metrics/", "checkpoints/", "lineage/", "preprocessing/")
+        calibration = {"round": 0, "statistics": to_json(RegressionStatistics.of([1.0, 2.0], [1.5, 2.0]))}
+        self._call("POST", f"models/{model}/calibration/", json=calibration)
+        seen = ("calibration/", "", "metadata/", "metrics/", "checkpoints/", "lineage/", "preprocessing/")
         return {
             **{f"GET /api/models/{{id}}/{each}": {"ids": [model]} for each in seen},
             "POST /api/models/": {"body": {**MODEL, "model_file": encoded(self.file)}, "type": "multipart/form-data"},
@@ -88,6 +92,7 @@ class DescribedWorld:
             "POST /api/models/{id}/": {"ids": [model], "body": form},
             "PUT /api/models/{id}/update/": {"ids": [model], **raw},
             "POST /api/models/{id}/metrics/": {"ids": [model], "body": metrics},
+            "POST /api/models/{id}/calibration/": {"ids": [model], "body": calibration},
             "POST /api/models/{id}/preprocessing/": {
                 "ids": [model],
                 "body": {"model_preprocessing_file": encoded(_module())},

@@ -369,6 +369,25 @@ def as_file(tensors: Tensors) -> bytes:
         return path.read_bytes()
 
 
+@contextlib.contextmanager
+def at_work(world: World, accounts: Sequence[Account], programs: Sequence[Any]) -> Iterator[None]:
+    """A participant for each account, in threads, with that program's `train` and, where it has one, `evaluate`."""
+    apps = [Participant(Hub(world.server.url, each.token), draw=lambda: 0.1) for each in accounts]
+    for app, program in zip(apps, programs, strict=True):
+        app.train(program.train)
+        if hasattr(program, "evaluate"):
+            app.evaluate(program.evaluate)
+    with ThreadPoolExecutor(len(apps)) as threads:
+        running = [threads.submit(app.run) for app in apps]
+        try:
+            yield
+        finally:
+            for app in apps:
+                app.stop()
+    for each in running:
+        each.result(timeout=30)
+
+
 class Participants:
     """`folkmoot.client` at work, each in a thread of its own; what each was asked to train is kept."""
 

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from harness import as_file
-
-from folkmoot.client import Hub, Participant
+from harness import as_file, at_work
 
 STEPS, LEARNING_RATE, ROUNDS = 20, 0.05, 10
 CURVATURES = (np.array([1.0, 4.0]), np.array([4.0, 1.0]))
@@ -40,22 +36,6 @@ class Drifting:
         change = (start - x) / (STEPS * LEARNING_RATE) - server
         self.own = self.own + change
         return {"x": x, "control_variate/x": change}, 10, {}
-
-
-@contextmanager
-def at_work(world, accounts, programs):
-    apps = [Participant(Hub(world.server.url, each.token), draw=lambda: 0.1) for each in accounts]
-    for app, program in zip(apps, programs, strict=True):
-        app.train(program.train)
-    with ThreadPoolExecutor(len(apps)) as threads:
-        running = [threads.submit(app.run) for app in apps]
-        try:
-            yield
-        finally:
-            for app in apps:
-                app.stop()
-    for each in running:
-        each.result(timeout=30)
 
 
 @pytest.fixture

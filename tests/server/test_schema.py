@@ -203,6 +203,7 @@ PATHS = {
     "NOTIFICATIONS": "notification-list",
     "API_DOCS": "swagger-ui",
     "model": "model-detail",
+    "model_calibration": "model-calibration",
     "model_metrics": "model-metrics",
     "model_swag": "model-swag",
     "model_update": "model-update",

@@ -13,6 +13,8 @@ import safetensors.numpy
 from django.test.client import BOUNDARY, MULTIPART_CONTENT, encode_multipart
 
 from folkmoot.protocol.states import RoundState, TrainingState
+from folkmoot.server.accounts.models import User
+from folkmoot.server.registry.calibration import note_calibration
 from folkmoot.server.registry.intake import StoredFile
 from folkmoot.server.registry.models import Model
 from folkmoot.server.registry.preprocessing import set_preprocessing
@@ -21,11 +23,13 @@ from folkmoot.server.storage import get_storage
 from folkmoot.server.storage.upload import IncomingFile
 from folkmoot.server.trainings.models import Round, Training
 from folkmoot.server.uploads import services as uploads
+from folkmoot.uncertainty import RegressionStatistics, to_json
 
 FILE = safetensors.numpy.save({"w": np.zeros(2, "f4")})
 DIGEST = hashlib.sha256(FILE).hexdigest()
 MODEL = {"name": "m", "description": "d"}
 PASSWORD = "correct horse battery staple"
+STATISTICS = RegressionStatistics.of([1.0, 2.0], [1.5, 2.0])
 
 
 def as_json(**fields):
@@ -118,6 +122,7 @@ REQUESTS = {
     "POST /api/models/<id>/metrics/": lambda *_: as_json(metric_names=["loss"], metric_values=[1]),
     "POST /api/models/<id>/preprocessing/": lambda *_: as_form(model_preprocessing_file=preprocessing_file()),
     "POST /api/models/<id>/swag/": lambda *_: as_json(round=1, sample_size=0),
+    "POST /api/models/<id>/calibration/": lambda *_: as_json(round=0, statistics=to_json(STATISTICS)),
     "POST /api/inference/": _question,
     "POST /api/uploads/": lambda *_: as_json(target="/api/models/", fields=MODEL, size=len(FILE)),
     "PATCH /api/uploads/<id>/": lambda *_: as_bytes(headers={"Upload-Offset": "0", "X-Content-SHA256": DIGEST}),
@@ -143,6 +148,12 @@ def _await_moments(model):
     Round.objects.filter(training__model=model).update(state=RoundState.SWAG)
 
 
+def _calibrate(model):
+    """By two, so that no one's own numbers are shown."""
+    for user in User.objects.all()[:2]:
+        note_calibration(model, user, round=0, statistics=STATISTICS, may_replace=False)
+
+
 def _unstart(training):
     training.rounds.all().delete()
     Training.objects.filter(pk=training.pk).update(state=TrainingState.INITIAL)
@@ -151,6 +162,7 @@ def _unstart(training):
 PREPARATIONS = {
     "DELETE /api/models/<id>/": _end_training,
     "GET /api/models/<id>/preprocessing/": lambda model: set_preprocessing(model, incoming(preprocessing_file())),
+    "GET /api/models/<id>/calibration/": _calibrate,
     "POST /api/models/<id>/swag/": _await_moments,
     "POST /api/uploads/<id>/commit/": lambda upload: uploads.append(upload, incoming(FILE), offset=0),
     "POST /api/trainings/<id>/start/": _unstart,

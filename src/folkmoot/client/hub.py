@@ -21,6 +21,7 @@ from folkmoot.client.chunks import CHUNK_BYTES, LOG_SECONDS, Progress
 from folkmoot.client.partial import PartialFile
 from folkmoot.client.uploads import CHUNKED_FROM_BYTES, Uploads
 from folkmoot.protocol import paths
+from folkmoot.uncertainty import Statistics, to_json
 
 Json = dict[str, Any]
 
@@ -164,6 +165,23 @@ class Hub:
                 name: stack.enter_context(path.open("rb")) for name, path in zip(names, files or (), strict=False)
             }
             self._call("POST", paths.model_swag(model_id), data=form, files=opened or None)
+
+    def send_calibration(self, model_id: str, round: int, statistics: Statistics) -> None:
+        """Send what you have counted of the checkpoint of a round; see `folkmoot.uncertainty`.
+
+        During its test others take their place, afterwards that raises `AlreadySubmitted`.
+        """
+        body = {"round": round, "statistics": to_json(statistics)}
+        self._call("POST", paths.model_calibration(model_id), json=body)
+
+    def calibration(self, model_id: str, round: int | None = None, *, coverage: float | None = None) -> Json:
+        """How well calibrated the latest checkpoint is, or that of a round, from what its participants have counted.
+
+        Raises `NotFound` where nobody has, or only one other participant.
+        """
+        asked = {"round": round, "coverage": coverage}
+        params = {name: value for name, value in asked.items() if value is not None}
+        return self._object("GET", paths.model_calibration(model_id), params=params)
 
     def create_training(
         self,

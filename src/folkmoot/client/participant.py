@@ -66,6 +66,7 @@ class Participant:
     def evaluate(self, function: Evaluate) -> Evaluate:
         """Mark the function that tests a model: `(weights, task) -> (num_examples, metrics)`.
 
+        Calibration statistics (`folkmoot.uncertainty`) may come as a third, or None where there are too few examples.
         Without one the hub is told that this participant has no examples to test with.
         """
         self._evaluate = function

@@ -22,13 +22,14 @@ from folkmoot.client.update import fit
 from folkmoot.errors import Conflict, FolkmootError, InvalidInput, NotAllowed, NotFound
 from folkmoot.tensors import Schema, Tensors, WrittenFile, open_tensors, write_tensors
 from folkmoot.tensors.schema import BFLOAT16
+from folkmoot.uncertainty import Statistics
 
 logger = logging.getLogger("folkmoot.client")
 
 Weights = dict[str, npt.NDArray[Any]]
 Metrics = Mapping[str, float]
 Train = Callable[[Weights, Task], tuple[Mapping[str, npt.ArrayLike], int, Metrics]]
-Evaluate = Callable[[Weights, Task], tuple[int, Metrics]]
+Evaluate = Callable[[Weights, Task], tuple[int, Metrics] | tuple[int, Metrics, Statistics | None]]
 Swag = Callable[[Weights, Task], tuple[npt.ArrayLike, npt.ArrayLike, int]]
 Returned = TypeVar("Returned")
 
@@ -68,7 +69,10 @@ class Worker:
             self._report(task, {"num_examples": 0})
             return
         weights, _ = self._fetch(task)
-        num_examples, metrics = _call(function, weights, task)
+        num_examples, metrics, *rest = _call(function, weights, task)
+        # First, since the metrics may end the test.
+        for statistics in rest:
+            self._send_calibration(task, statistics)
         self._report(task, {**metrics, "num_examples": num_examples})
 
     def swag(self, function: Swag | None, task: Task) -> None:
@@ -119,6 +123,16 @@ class Worker:
         with _refusals():
             self._patience.until_settled(lambda: self._hub.upload_metrics(task.model_id, metrics))
         logger.info("round %d: evaluation sent", task.round)
+
+    def _send_calibration(self, task: Task, statistics: Statistics | None) -> None:
+        """The test goes on without those that the hub does not take."""
+        if statistics is None:
+            return
+        try:
+            with _refusals():
+                self._patience.until_settled(lambda: self._hub.send_calibration(task.model_id, task.round, statistics))
+        except Refused as refused:
+            logger.warning("round %d: calibration statistics not taken: %s", task.round, refused.reason)
 
     def _send_moments(self, task: Task, num_examples: int, files: tuple[Path, Path] | None) -> None:
         with _refusals():

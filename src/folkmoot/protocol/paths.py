@@ -20,6 +20,10 @@ def model_metrics(model_id: str) -> str:
     return f"{MODELS}{model_id}/metrics/"
 
 
+def model_calibration(model_id: str) -> str:
+    return f"{MODELS}{model_id}/calibration/"
+
+
 def model_swag(model_id: str) -> str:
     return f"{MODELS}{model_id}/swag/"
 

@@ -1,4 +1,4 @@
-"""Models of all kinds, checkpoints, metrics."""
+"""Models of all kinds, checkpoints, metrics, calibration."""
 
 from __future__ import annotations
 
@@ -161,3 +161,21 @@ class Metric(models.Model):
 
     def __str__(self) -> str:
         return f"{self.key} at {self.step}"
+
+
+class Calibration(models.Model):
+    """What a participant has counted of how well the checkpoint of a round does on its data; see uncertainty/."""
+
+    id = models.BigAutoField(primary_key=True)
+    model = models.ForeignKey(Model, on_delete=models.CASCADE, related_name="calibrations")
+    round = models.PositiveIntegerField()
+    participant = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="+")
+    statistics = models.JSONField()
+    received_at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        ordering = ("round", "participant")
+        constraints = (models.UniqueConstraint(fields=["model", "round", "participant"], name="calibration_once"),)
+
+    def __str__(self) -> str:
+        return f"calibration of {self.model_id} at {self.round} by {self.participant_id}"

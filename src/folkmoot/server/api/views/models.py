@@ -21,11 +21,17 @@ from rest_framework.permissions import IsAuthenticated
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from folkmoot.errors import NotFound
 from folkmoot.server.api.downloads import OTHER_ETAG, model_response
 from folkmoot.server.api.parsers import BytesParser, FormParser, JSONParser, MultiPartParser
 from folkmoot.server.api.permissions import MayReportMetrics, MaySeeModel, OwnsModel, OwnsModelOrSteers
 from folkmoot.server.api.raw_bodies import MEDIA_TYPE, receive_body
 from folkmoot.server.api.schema import ID, invalid, refuses, says
+from folkmoot.server.api.serializers.calibration import (
+    CalibrationQuery,
+    CalibrationSerializer,
+    CalibrationSubmissionSerializer,
+)
 from folkmoot.server.api.serializers.model_files import (
     CheckpointSerializer,
     DownloadSerializer,
@@ -56,6 +62,7 @@ from folkmoot.server.registry.models import Kind, Model
 from folkmoot.server.registry.preprocessing import set_preprocessing
 from folkmoot.server.storage.upload import IncomingFile
 from folkmoot.server.trainings import lifecycle, local_models, submissions
+from folkmoot.server.trainings.calibration import receive_calibration, shown_calibration
 from folkmoot.server.trainings.history import History
 from folkmoot.server.trainings.lineage import lineage_of, models_of
 from folkmoot.server.trainings.models import Update
@@ -86,6 +93,8 @@ REFUSED_UPDATES = {
 }
 UPDATE_ANSWERS = REFUSED_UPDATES | dict.fromkeys((200, 201), says("Model Update Accepted", "update_id"))
 
+NOT_CALIBRATED = "There are no calibration statistics for checkpoint {round} of model {id} that you may see."
+
 UPDATING = ("receive_update", "receive_raw_update")
 ANY_METADATA = PolymorphicProxySerializer(
     "AnyMetadata", [MetadataSerializer, LocalMetadataSerializer], resource_type_field_name=None
@@ -104,6 +113,7 @@ class ModelViewSet(ResourceViewSet):
         "create": ModelUploadSerializer,
         "receive_update": UpdateSerializer,
         "report_metrics": MetricsSerializer,
+        "send_calibration": CalibrationSubmissionSerializer,
         "set_preprocessing": PreprocessingSerializer,
         "swag": SwagSerializer,
     }
@@ -112,8 +122,8 @@ class ModelViewSet(ResourceViewSet):
         "destroy": (IsAuthenticated, OwnsModelOrSteers),
         "report_metrics": (IsAuthenticated, MayReportMetrics),
         "set_preprocessing": (IsAuthenticated, OwnsModel),
-        # Who may send an update or moments depends on the round, which the lifecycle knows.
-        **dict.fromkeys((*UPDATING, "swag"), (IsAuthenticated,)),
+        # Who may send something of a round depends on that round, which trainings/ knows.
+        **dict.fromkeys((*UPDATING, "swag", "send_calibration"), (IsAuthenticated,)),
     }
     parser_classes = (MultiPartParser, FormParser, JSONParser)
 
@@ -306,6 +316,41 @@ class ModelViewSet(ResourceViewSet):
         lifecycle.receive_metrics(model, request.user, _validated(MetricsSerializer, request)["metrics"])
         answer = {"detail": "Model Metrics Upload Accepted", "model_id": str(model.pk)}
         return Response(answer, status.HTTP_201_CREATED, headers=self.location_of("metrics", model.pk))
+
+    @extend_schema(
+        parameters=[CalibrationQuery],
+        responses={200: CalibrationSerializer, 404: refuses(not_found=NOT_CALIBRATED.format(round=3, id=ID))},
+    )
+    @action(detail=True, parser_classes=(JSONParser,), **UNFILTERED)
+    def calibration(self, request: Request, pk: str) -> Response:
+        """How well calibrated a checkpoint is, from what its participants have counted; those of one are its own."""
+        model = self.get_object()
+        wanted = _validated(CalibrationQuery, request.query_params.dict())
+        number = model.round if wanted.get("round") is None else wanted["round"]
+        found = shown_calibration(model, number, shown_to=request.user)
+        if found is None:
+            raise NotFound(NOT_CALIBRATED.format(round=number, id=model.pk))
+        return Response(CalibrationSerializer(found, context=wanted | {"round": number}).data)
+
+    @extend_schema(
+        request=CalibrationSubmissionSerializer,
+        responses={
+            **dict.fromkeys((200, 201), says("Calibration Accepted")),
+            400: invalid("bin_correct[8] is 2, of 1 rows", f"round: model {ID} has no checkpoint 3"),
+            403: refuses(permission_denied=f"You are not a participant of training {ID}!"),
+            409: refuses(already_submitted="other calibration statistics of yours count in round 3 already"),
+        },
+    )
+    @calibration.mapping.post
+    def send_calibration(self, request: Request, pk: str) -> Response:
+        """Send what you have counted of a checkpoint; during its test others take their place, the same ones always."""
+        model = self.get_object()
+        fields = _validated(CalibrationSubmissionSerializer, request)
+        is_new = receive_calibration(model, request.user, **fields)
+        code = status.HTTP_201_CREATED if is_new else status.HTTP_200_OK
+        (location,) = self.location_of("calibration", model.pk).values()
+        headers = {"Location": f"{location}?round={fields['round']}"}
+        return Response({"detail": "Calibration Accepted"}, code, headers=headers)
 
     def _submit(self, model: Model | Update, incoming: IncomingFile, fields: dict[str, Any]) -> Response:
         update, is_new = submissions.submit(model, self.request.user, incoming, **fields)
