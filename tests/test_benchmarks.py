@@ -29,3 +29,11 @@ def test_a_contender_that_fails_says_why_and_the_others_go_on(tmp_path: Path) ->
 def measured(folder: Path, *options: str) -> str:
     command = [sys.executable, "benchmarks/aggregation.py", "--repeats=1", f"--folder={folder}", *options]
     return subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+
+
+def test_predictions_are_measured_at_the_api_of_a_hub() -> None:
+    command = [sys.executable, "benchmarks/inference.py", "--repeats=1"]
+    told = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    for measured in ("the first question", "1 row", "32 rows", "1,000 rows", "32 rows, 100 samples"):
+        assert re.search(rf"^{measured} +\d+\.\d ms$", told, re.MULTILINE), told
+    assert re.search(r"^single passes per 10 samples +\d+\.\d\d$", told, re.MULTILINE), told
