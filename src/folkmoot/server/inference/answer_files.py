@@ -17,32 +17,24 @@ from folkmoot.tensors.schema import Schema
 
 Array = npt.NDArray[Any]
 
-_STORAGES = {"float32": "FloatStorage", "float64": "DoubleStorage", "int64": "LongStorage", "bool": "BoolStorage"}
+_STORAGES = {"float32": "FloatStorage", "float64": "DoubleStorage", "int64": "LongStorage"}
 _ORDERED_DICT = b"ccollections\nOrderedDict\n)R"
 _MAGIC_NUMBER = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 _PROTOCOL = b"\x80\x02M\xe9\x03."
 
 
 def as_safetensors(answer: Answer) -> bytes:
-    """`inference`, each measure under its name, and `prediction_set` where one was asked for."""
-    tensors = {"inference": answer.inference, **answer.uncertainty, **_asked_for(answer)}
+    """`inference`, and each measure under its name."""
+    tensors = {"inference": answer.inference, **answer.uncertainty}
     schema = Schema.of(tensors)
     return schema.header() + b"".join(_bytes(tensors[spec.name]) for spec in schema)
 
 
 def as_pickle(answer: Answer) -> bytes:
-    """`{"inference": tensor, "uncertainty": {name: tensor}}`, perhaps with a `prediction_set`, a tensor, too.
-
-    Opening it calls what torch's own tensors call.
-    """
+    """`{"inference": tensor, "uncertainty": {name: tensor}}`; opening it calls what torch's own tensors call."""
     uncertainty = _dictionary({name: _tensor(each) for name, each in answer.uncertainty.items()})
-    asked_for = {name: _tensor(each) for name, each in _asked_for(answer).items()}
-    whole = _dictionary({"inference": _tensor(answer.inference), "uncertainty": uncertainty, **asked_for})
+    whole = _dictionary({"inference": _tensor(answer.inference), "uncertainty": uncertainty})
     return b"\x80\x03" + whole + b"."
-
-
-def _asked_for(answer: Answer) -> dict[str, Array]:
-    return {} if answer.prediction_set is None else {"prediction_set": answer.prediction_set}
 
 
 def _dictionary(entries: dict[str, bytes]) -> bytes:

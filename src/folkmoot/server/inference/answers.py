@@ -20,14 +20,10 @@ _MEASURES = ("variance", "std", "predictive_entropy", "expected_entropy", "mutua
 
 @dataclass(frozen=True)
 class Answer:
-    """`uncertainty` has what could be measured, in the outputs' units or nats, as uncertainty/ has it.
-
-    `prediction_set`, where a coverage was asked for, is as coverage.py has it.
-    """
+    """`uncertainty` has what could be measured, in the outputs' units or nats, as uncertainty/ has it."""
 
     inference: Array
     uncertainty: dict[str, Array] = field(default_factory=dict)
-    prediction_set: Array | None = None
 
 
 def answer_of(samples: Array, plan: Plan) -> Answer:

@@ -3,44 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 
 from folkmoot.errors import ModelFailed
 from folkmoot.sandbox import Sampling, Sandbox, SandboxModel
-from folkmoot.server.accounts.models import User
 from folkmoot.server.inference import members
 from folkmoot.server.inference.answers import Answer, answer_of
-from folkmoot.server.inference.coverage import calibrated
 from folkmoot.server.inference.inputs import Array, Given, read_input
-from folkmoot.server.inference.plans import Plan, plan_of
+from folkmoot.server.inference.plans import plan_of
 from folkmoot.server.inference.pool import question_to
 from folkmoot.server.inference.shapes import Shape, channels_of, check_shape
 from folkmoot.server.registry.models import Model
 from folkmoot.server.trainings.models import Update
 
 
-def predict(
-    model: Model | Update, given: Given, *, asker: User, round: int | None = None, coverage: float | None = None
-) -> Answer:
-    """What the model says, as it was after `round` rounds or is now; with the set or interval of that coverage.
+def predict(model: Model | Update, given: Given, *, round: int | None = None) -> Answer:
+    """What the model says, as it was after `round` rounds or is now.
 
     Raises InvalidInput, ModelFailed, NotInstalled, Unavailable.
     """
     plan = plan_of(model)
-    calibration = None if coverage is None else calibrated(model, coverage, round=round, shown_to=asker)
-    samples = _sampled(model, plan, given, round)
-    answer = answer_of(samples, plan)
-    if calibration is None:
-        return answer
-    # What participants have counted is of the model itself, and not of a mean of samples.
-    alone = samples if plan.method == "NONE" else _sampled(model, replace(plan, method="NONE"), given, round)
-    return replace(answer, prediction_set=calibration.around(alone[0], softmax=plan.softmax))
-
-
-def _sampled(model: Model | Update, plan: Plan, given: Given, round: int | None) -> Array:
-    """Outputs of shape (members, rows, ...)."""
     shape = (model if isinstance(model, Model) else model.base_model).input_shape
     with members.opened(model, plan, round=round) as asked:
         # What a preprocessing module takes is its own affair.
@@ -48,7 +31,7 @@ def _sampled(model: Model | Update, plan: Plan, given: Given, round: int | None)
         meant = read_input(given, channels=channels)
         with question_to(asked[0].owner) as sandbox:
             samples = [_outputs(sandbox, each, meant, shape, plan.sampling) for each in asked]
-    return _together(samples)
+    return answer_of(_together(samples), plan)
 
 
 def _outputs(

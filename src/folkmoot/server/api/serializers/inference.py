@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
@@ -15,7 +13,6 @@ from folkmoot.server.api.serializers.examples import example
 from folkmoot.server.api.serializers.flat import FlatSerializer
 from folkmoot.server.api.serializers.model_files import RoundField
 from folkmoot.server.api.serializers.models import MAX_ROUND, ModelIdField
-from folkmoot.server.api.serializers.strict import NumberField
 from folkmoot.server.inference.answers import Answer
 from folkmoot.server.storage.upload import IncomingFile
 
@@ -63,12 +60,6 @@ class InferenceSerializer(FlatSerializer):
         required=False,
         help_text="The model after so many rounds; by default as it is.",
     )
-    coverage = NumberField(
-        required=False,
-        help_text="How often, between 0 and 1, the truth is to be in `prediction_set`, which then comes along: of "
-        "classifiers the classes, of regressions the ends of an interval. It takes the model's calibration statistics.",
-        error_messages={"invalid": "coverage must be a number between 0 and 1"},
-    )
     return_format = serializers.ChoiceField(FORMATS, default="json", error_messages={"invalid_choice": NO_FORMAT})
 
 
@@ -110,17 +101,10 @@ class AnswerSerializer(serializers.Serializer):
 
     inference = NumbersField()
     uncertainty = MeasuresField()
-    prediction_set = NumbersField(required=False, help_text="Of each row the classes, or the ends of the interval.")
 
     def to_representation(self, answer: Answer) -> dict[str, Any]:
         # By hand: there may be millions.
-        told = {
+        return {
             "inference": answer.inference.tolist(),
             "uncertainty": {name: each.tolist() for name, each in answer.uncertainty.items()},
         }
-        return told if answer.prediction_set is None else told | {"prediction_set": _listed(answer.prediction_set)}
-
-
-def _listed(prediction_set: npt.NDArray[Any]) -> list[Any]:
-    is_of_classes = prediction_set.dtype == bool
-    return [np.flatnonzero(each).tolist() for each in prediction_set] if is_of_classes else prediction_set.tolist()

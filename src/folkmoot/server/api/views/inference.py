@@ -57,14 +57,12 @@ class InferenceViewSet(BaseViewSet):
         kind = InferenceFormSerializer if isinstance(request.data, QueryDict) else InferenceSerializer
         asked = kind(data=request.data)
         asked.is_valid(raise_exception=True)
-        fields = dict(asked.validated_data)
-        model_id = fields.pop("model_id")
-        model = find_model(model_id)
+        fields = asked.validated_data
+        model = find_model(fields["model_id"])
         if model is None:
-            raise InvalidValue(f"Model {model_id} not found.", code="not_found")
+            raise InvalidValue(f"Model {fields['model_id']} not found.", code="not_found")
         self.check_object_permissions(request, model)
-        return_format, given = fields.pop("return_format"), fields.pop("model_input")
-        return _response(predict(model, given, asker=request.user, **fields), return_format)
+        return _response(predict(model, fields["model_input"], round=fields.get("round")), fields["return_format"])
 
 
 def _response(answer: Answer, return_format: str) -> HttpResponseBase:
