@@ -29,11 +29,7 @@ def waiting(training: Training) -> UpdateQuerySet:
 def may_still_come(training: Training, participant: User, number: int, buffer: Buffer) -> bool:
     """Whether an update that began with that round's model may come in."""
     was_asked = training.rounds.filter(number=number, cohort=participant).exists()
-    return (
-        training.is_under_way
-        and was_asked
-        and _next_to_aggregate(training) - number <= buffer.max_staleness
-    )
+    return training.is_under_way and was_asked and _next_to_aggregate(training) - number <= buffer.max_staleness
 
 
 def _next_to_aggregate(training: Training) -> int:
