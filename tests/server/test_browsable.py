@@ -122,9 +122,18 @@ def test_each_route_has_its_page(browser, paths):
 EXTRA_ACTIONS = {
     "user": ["My groups", "Myself", "Password", "My trainings"],
     "group": ["Members"],
-    "model": ["Checkpoints", "Lineage", "Metadata", "Metrics", "Preprocessing", "Update", "SWAG statistic"],
+    "model": [
+        "Calibration",
+        "Checkpoints",
+        "Lineage",
+        "Metadata",
+        "Metrics",
+        "Preprocessing",
+        "Update",
+        "SWAG statistic",
+    ],
     "upload": ["Commit"],
-    "training": ["Clients", "Latest models", "Models", "Start"],
+    "training": ["Clients", "Latest models", "Models", "Start", "Updates"],
 }
 
 

@@ -22,10 +22,13 @@ from django.db import connections  # noqa: E402 - torch first, without which the
 from PIL import Image  # noqa: E402
 
 from folkmoot.server.inference.pool import close_sandbox  # noqa: E402
+from folkmoot.server.registry.intake import StoredFile  # noqa: E402
 from folkmoot.server.registry.models import Model  # noqa: E402
 from folkmoot.server.registry.preprocessing import set_preprocessing  # noqa: E402
 from folkmoot.server.registry.services import add_checkpoint, add_moments  # noqa: E402
 from folkmoot.server.storage.upload import IncomingFile  # noqa: E402
+from folkmoot.server.trainings.calibration import receive_calibration  # noqa: E402
+from folkmoot.uncertainty import ClassStatistics, RegressionStatistics  # noqa: E402
 
 pytestmark = pytest.mark.django_db
 
@@ -602,7 +605,7 @@ def test_the_pickle_spells_tensors_of_all_shapes(make):
 
     for shape in ((), (0,), (3,), (2, 3, 4), (0, 2), (1, 1)):
         for dtype in ("float32", "float64", "int64"):
-            array = np.arange(np.prod(shape, dtype=int), dtype=dtype).reshape(shape)
+            array = np.arange(np.prod(shape, dtype=int)).astype(dtype).reshape(shape)
             opened = pickle.loads(as_pickle(Answer(array)))["inference"]
             assert opened.numpy().dtype == dtype
             np.testing.assert_array_equal(opened.numpy(), array)
@@ -619,6 +622,132 @@ def test_safetensors_hold_the_same_numbers(ask, uncertain):
         "inference": in_json["inference"],
         **in_json["uncertainty"],
     }
+
+
+# Sets with a stated coverage
+
+
+def counted(outputs, labels):
+    return ClassStatistics.of(np.asarray(outputs, "f4"), labels)
+
+
+@pytest.fixture
+def calibrated(make_training, make, owner):
+    """A function: a training of a model, with statistics that each of its participants has sent."""
+
+    def make_one(*statistics, file=IDENTITY, **fields):
+        training = make_training(owner, model=make(file), participants=max(2, len(statistics)), **fields)
+        for participant, each in zip(training.participants.all(), statistics, strict=False):
+            receive_calibration(training.model, participant, round=0, statistics=each)
+        return training
+
+    return make_one
+
+
+# The right class is held at least 0.9 likely in nine of ten rows, and in one a little more than 0.1.
+SURE = counted([[np.log(9.5), 0.0]] * 9 + [[0.0, np.log(8.5)]], [0] * 10)
+ROWS_OF_ALL_KINDS = [[5.0, 0.0], [0.0, 5.0], [0.0, 0.1]]
+OFF_BY_ONE_AT_MOST = RegressionStatistics.of(np.zeros(100), np.linspace(0.01, 1, 100))
+
+
+def test_with_a_coverage_come_the_classes_one_of_which_is_right_so_often(ask, calibrated):
+    training = calibrated(SURE, SURE)
+    model = str(training.model_id)
+
+    sets = {
+        coverage: ask(model_id=model, model_input=ROWS_OF_ALL_KINDS, coverage=coverage).json()["prediction_set"]
+        for coverage in (0.5, 0.9)
+    }
+
+    # In 0.5 of cases the right class has 0.9 or more, in 0.9 of them 0.1 or more.
+    assert sets == {0.5: [[0], [1], []], 0.9: [[0], [1], [0, 1]]}
+    assert "prediction_set" not in ask(model_id=model, model_input=ROWS_OF_ALL_KINDS).json()
+
+
+def test_files_have_a_set_as_zeros_and_ones(ask, calibrated):
+    model = str(calibrated(SURE, SURE).model_id)
+    asked = {"model_id": model, "model_input": ROWS_OF_ALL_KINDS, "coverage": 0.5}
+
+    tensors = safetensors.numpy.load(ask(**asked, return_format="safetensors").content)
+    opened = pickle.loads(ask(**asked, return_format="binary").content)
+
+    assert tensors["prediction_set"].tolist() == [[1, 0], [0, 1], [0, 0]]
+    assert opened["prediction_set"].equal(torch.tensor([[1, 0], [0, 1], [0, 0]]))
+
+
+def test_a_form_may_ask_for_a_coverage(ask_by_form, calibrated):
+    fields = {"model_id": str(calibrated(SURE, SURE).model_id), "model_input": "[[5, 0]]", "return_format": "json"}
+
+    assert ask_by_form(**fields, coverage="0.5").json()["prediction_set"] == [[0]]
+    # As browsers send a field that was left empty.
+    assert "prediction_set" not in ask_by_form(**fields, coverage="").json()
+
+
+def test_of_a_regression_the_set_is_an_interval(ask, calibrated):
+    model = str(calibrated(OFF_BY_ONE_AT_MOST, OFF_BY_ONE_AT_MOST, file=saved(linear([1.0, 1.0]))).model_id)
+
+    answer = ask(model_id=model, model_input=[[1.0, 2.0], [3.0, 4.0]], coverage=0.5).json()
+
+    assert np.asarray(answer["prediction_set"]).shape == (2, 1, 2)
+    for (prediction,), ((lower, upper),) in zip(answer["inference"], answer["prediction_set"], strict=True):
+        assert (lower + upper) / 2 == pytest.approx(prediction)
+        assert 0.5 <= (upper - lower) / 2 <= 0.55
+
+
+@pytest.mark.parametrize("method", ["MC_DROPOUT", "ENSEMBLE"])
+def test_the_set_is_that_of_the_model_as_it_was_counted_whatever_the_method(ask, calibrated, method):
+    training = calibrated(SURE, SURE, file=dropping([1.0, 0.0], [0.0, 1.0]), uncertainty_method=method)
+
+    answer = ask(model_id=str(training.model_id), model_input=ROWS_OF_ALL_KINDS, coverage=0.5).json()
+
+    assert answer["prediction_set"] == [[0], [1], []]
+    assert set(answer["uncertainty"]) == MEASURES
+
+
+def test_the_coverage_is_that_of_the_round_that_is_asked(ask, calibrated):
+    training = calibrated(SURE, SURE)
+    checkpoint = training.model.latest_checkpoint
+    add_checkpoint(training.model, 1, StoredFile(checkpoint.sha256, checkpoint.num_bytes, bytes(checkpoint.checksums)))
+    Model.objects.filter(pk=training.model_id).update(round=1)
+    asked = {"model_id": str(training.model_id), "model_input": [[5.0, 0.0]], "coverage": 0.5}
+
+    sentence = f"coverage: there are no calibration statistics for checkpoint 1 of model {training.model_id}"
+    assert ask(**asked).json()["detail"] == f"{sentence} that you may see"
+    assert ask(**asked, round=0).json()["prediction_set"] == [[0]]
+
+
+def test_too_few_counted_rows_are_told_with_how_many_it_takes(ask, calibrated):
+    training = calibrated(SURE, SURE)
+
+    answer = ask(model_id=str(training.model_id), model_input=[[5.0, 0.0]], coverage=0.95)
+
+    assert (answer.status_code, answer.json()["detail"]) == (400, "coverage 0.95 takes 38 scores or more; there are 20")
+
+
+def test_what_one_participant_has_counted_makes_sets_for_who_may_see_it_alone(ask, calibrated):
+    training = calibrated(SURE)
+    (one,) = [each.participant for each in training.model.calibrations.all()]
+    other = training.participants.exclude(pk=one.pk).get()
+    asked = {"model_id": str(training.model_id), "model_input": [[5.0, 0.0]], "coverage": 0.5}
+
+    assert [ask(user, **asked).status_code for user in (one, training.actor, other)] == [200, 200, 400]
+
+
+@pytest.mark.parametrize("coverage", [0, 1, "x", True, None])
+def test_a_coverage_that_is_none_is_refused(ask, calibrated, coverage):
+    answer = ask(model_id=str(calibrated(SURE, SURE).model_id), model_input=[[5.0, 0.0]], coverage=coverage)
+
+    assert answer.status_code == 400
+    assert answer.json()["detail"] == "coverage must be a number between 0 and 1"
+
+
+def test_a_model_without_classes_has_no_sets_of_them(ask, calibrated):
+    training = calibrated(SURE, SURE, file=saved(linear([1.0, 1.0])))
+
+    answer = ask(model_id=str(training.model_id), model_input=[[5.0, 0.0]], coverage=0.5)
+
+    sentence = "the model's outputs cannot be measured: outputs have the shape (1, 1); expected two classes or more"
+    assert (answer.status_code, answer.json()["detail"]) == (422, sentence)
 
 
 # Models that fail

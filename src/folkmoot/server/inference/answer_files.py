@@ -24,17 +24,29 @@ _PROTOCOL = b"\x80\x02M\xe9\x03."
 
 
 def as_safetensors(answer: Answer) -> bytes:
-    """`inference`, and each measure under its name."""
-    tensors = {"inference": answer.inference, **answer.uncertainty}
+    """`inference`, each measure under its name, and `prediction_set` if there is one."""
+    tensors = {"inference": answer.inference, **answer.uncertainty, **_sets(answer)}
     schema = Schema.of(tensors)
     return schema.header() + b"".join(_bytes(tensors[spec.name]) for spec in schema)
 
 
 def as_pickle(answer: Answer) -> bytes:
-    """`{"inference": tensor, "uncertainty": {name: tensor}}`; opening it calls what torch's own tensors call."""
+    """`{"inference": tensor, "uncertainty": {name: tensor}}`, and `prediction_set`, a tensor, if there is one.
+
+    Opening it calls what torch's own tensors call.
+    """
     uncertainty = _dictionary({name: _tensor(each) for name, each in answer.uncertainty.items()})
-    whole = _dictionary({"inference": _tensor(answer.inference), "uncertainty": uncertainty})
+    sets = {name: _tensor(each) for name, each in _sets(answer).items()}
+    whole = _dictionary({"inference": _tensor(answer.inference), "uncertainty": uncertainty, **sets})
     return b"\x80\x03" + whole + b"."
+
+
+def _sets(answer: Answer) -> dict[str, Array]:
+    """Of classes as 0 and 1: sets are of different sizes, and rows of a tensor are not."""
+    if answer.prediction_set is None:
+        return {}
+    is_mask = answer.prediction_set.dtype == np.bool_
+    return {"prediction_set": answer.prediction_set.astype(np.int64) if is_mask else answer.prediction_set}
 
 
 def _dictionary(entries: dict[str, bytes]) -> bytes:

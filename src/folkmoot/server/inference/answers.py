@@ -20,10 +20,14 @@ _MEASURES = ("variance", "std", "predictive_entropy", "expected_entropy", "mutua
 
 @dataclass(frozen=True)
 class Answer:
-    """`uncertainty` has what could be measured, in the outputs' units or nats, as uncertainty/ has it."""
+    """`uncertainty` has what could be measured, in the outputs' units or nats, as uncertainty/ has it.
+
+    `prediction_set` is there if it was asked for: as `sets.set_of` makes it.
+    """
 
     inference: Array
     uncertainty: dict[str, Array] = field(default_factory=dict)
+    prediction_set: Array | None = None
 
 
 def answer_of(samples: Array, plan: Plan) -> Answer:
@@ -37,7 +41,7 @@ def answer_of(samples: Array, plan: Plan) -> Answer:
     if plan.method == "NONE":
         return Answer(_decided(samples[0]))
     try:
-        measures = measure(samples, _ending(samples, plan.softmax))
+        measures = measure(samples, ending_of(samples, plan.softmax))
     except InvalidInput as error:
         raise ModelFailed(f"the model's outputs cannot be measured: {error.message}") from error
     return _narrowed(measures, samples.dtype)
@@ -51,7 +55,7 @@ def _decided(outputs: Array) -> Array:
     return outputs
 
 
-def _ending(samples: Array, softmax: bool | None) -> Ending | None:
+def ending_of(samples: Array, softmax: bool | None) -> Ending | None:
     """What the training declares: `true`, that a softmax has to be added; `false`, that none is."""
     if softmax is None or samples.ndim <= _CLASSES + 1:
         return None

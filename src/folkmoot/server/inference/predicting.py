@@ -3,27 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from folkmoot.errors import ModelFailed
 from folkmoot.sandbox import Sampling, Sandbox, SandboxModel
+from folkmoot.server.accounts.models import User
 from folkmoot.server.inference import members
 from folkmoot.server.inference.answers import Answer, answer_of
 from folkmoot.server.inference.inputs import Array, Given, read_input
-from folkmoot.server.inference.plans import plan_of
+from folkmoot.server.inference.plans import Plan, plan_of
 from folkmoot.server.inference.pool import question_to
+from folkmoot.server.inference.sets import limit_for, set_of
 from folkmoot.server.inference.shapes import Shape, channels_of, check_shape
 from folkmoot.server.registry.models import Model
 from folkmoot.server.trainings.models import Update
 
 
-def predict(model: Model | Update, given: Given, *, round: int | None = None) -> Answer:
-    """What the model says, as it was after `round` rounds or is now.
+def predict(
+    model: Model | Update, given: Given, *, asked_by: User, round: int | None = None, coverage: float | None = None
+) -> Answer:
+    """What the model says, as it was after `round` rounds or is now; with `coverage`, what else may be right.
 
     Raises InvalidInput, ModelFailed, NotInstalled, Unavailable.
     """
     plan = plan_of(model)
+    if coverage is None:
+        return answer_of(_samples(model, given, plan, round), plan)
+    limit = limit_for(model, coverage, round=round, asked_by=asked_by)
+    samples = _samples(model, given, plan, round)
+    # The promise holds for the model as its participants have counted it, whatever the training's method is.
+    once = samples if plan.method == "NONE" else _samples(model, given, replace(plan, method="NONE"), round)
+    return replace(answer_of(samples, plan), prediction_set=set_of(once, limit, plan))
+
+
+def _samples(model: Model | Update, given: Given, plan: Plan, round: int | None) -> Array:
+    """Of shape (members, rows, ...)."""
     shape = (model if isinstance(model, Model) else model.base_model).input_shape
     with members.opened(model, plan, round=round) as asked:
         # What a preprocessing module takes is its own affair.
@@ -31,7 +47,7 @@ def predict(model: Model | Update, given: Given, *, round: int | None = None) ->
         meant = read_input(given, channels=channels)
         with question_to(asked[0].owner) as sandbox:
             samples = [_outputs(sandbox, each, meant, shape, plan.sampling) for each in asked]
-    return answer_of(_together(samples), plan)
+    return _together(samples)
 
 
 def _outputs(

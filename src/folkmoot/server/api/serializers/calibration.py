@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
@@ -13,6 +13,7 @@ from folkmoot.server.api.serializers.examples import example, example_of
 from folkmoot.server.api.serializers.flat import FlatSerializer, missing, whole
 from folkmoot.server.api.serializers.model_files import RoundField
 from folkmoot.server.api.serializers.models import MAX_ROUND
+from folkmoot.server.api.serializers.strict import NumberField
 from folkmoot.server.registry.calibration import MergedCalibration
 from folkmoot.uncertainty import (
     ClassStatistics,
@@ -56,14 +57,18 @@ class CalibrationSubmissionSerializer(FlatSerializer):
     statistics = StatisticsField(error_messages=missing("statistics"))
 
 
-@extend_schema_field({"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1, "default": COVERAGE})
-class CoverageField(serializers.FloatField):
+@extend_schema_field({"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1})
+class CoverageField(NumberField):
     """A part of all rows."""
+
+    default_error_messages: ClassVar[dict[str, str]] = dict.fromkeys(
+        ("invalid", "null"), "coverage must be a number between 0 and 1"
+    )
 
     def to_internal_value(self, data: Any) -> float:
         coverage = super().to_internal_value(data)
         if not 0 < coverage < 1:
-            raise serializers.ValidationError("coverage must be a number between 0 and 1")
+            self.fail("invalid")
         return coverage
 
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from folkmoot.errors import InvalidValue
 from folkmoot.server.api.serializers import examples
+from folkmoot.server.api.serializers.calibration import CoverageField
 from folkmoot.server.api.serializers.examples import example
 from folkmoot.server.api.serializers.flat import FlatSerializer
 from folkmoot.server.api.serializers.model_files import RoundField
 from folkmoot.server.api.serializers.models import MAX_ROUND, ModelIdField
-from folkmoot.server.inference.answers import Answer
+from folkmoot.server.inference.answers import Answer, Array
 from folkmoot.server.storage.upload import IncomingFile
 
 FORMATS = ("json", "binary", "safetensors")
@@ -60,6 +62,9 @@ class InferenceSerializer(FlatSerializer):
         required=False,
         help_text="The model after so many rounds; by default as it is.",
     )
+    coverage = CoverageField(
+        required=False, help_text="How often `prediction_set` is to hold the truth; without it there is none."
+    )
     return_format = serializers.ChoiceField(FORMATS, default="json", error_messages={"invalid_choice": NO_FORMAT})
 
 
@@ -95,16 +100,28 @@ class MeasuresField(serializers.Field):
         "expected_entropy": [0.3013],
         "mutual_info": [0.0238],
     },
+    prediction_set=[[0]],
 )
 class AnswerSerializer(serializers.Serializer):
     """Of each row the most likely class; where the training has an uncertainty method, the mean prediction with it."""
 
     inference = NumbersField()
     uncertainty = MeasuresField()
+    prediction_set = NumbersField(
+        required=False,
+        help_text="With `coverage`: of each row the classes one of which is right so often; of a regression the ends "
+        "of an interval in place of each number.",
+    )
 
     def to_representation(self, answer: Answer) -> dict[str, Any]:
         # By hand: there may be millions.
-        return {
+        shown = {
             "inference": answer.inference.tolist(),
             "uncertainty": {name: each.tolist() for name, each in answer.uncertainty.items()},
         }
+        return shown if answer.prediction_set is None else shown | {"prediction_set": _sets(answer.prediction_set)}
+
+
+def _sets(found: Array) -> list[Any]:
+    """Classes by their numbers, which are fewer than all of them."""
+    return [np.flatnonzero(row).tolist() for row in found] if found.dtype == np.bool_ else list(found.tolist())
