@@ -97,9 +97,14 @@ class Hub:
         user = {"username": username, "password": password, "actor": actor, "client": not actor}
         return self._object("POST", paths.USERS, json=user | {"message_endpoint": message_endpoint})
 
-    def upload_model(self, name: str, description: str, path: Path, *, progress: Progress | None = None) -> str:
-        """The new model's id. `progress` is told how many bytes have arrived, of how many."""
-        fields = {"name": name, "description": description}
+    def upload_model(
+        self, name: str, description: str, path: Path, *, architecture: str = "", progress: Progress | None = None
+    ) -> str:
+        """The new model's id. `architecture` is what the hub puts bare weights into for predictions.
+
+        `progress` is told how many bytes have arrived, of how many.
+        """
+        fields = {"name": name, "description": description} | ({"architecture": architecture} if architecture else {})
         return str(self._uploads.send_model(path, fields, progress)["model_id"])
 
     def download_model(

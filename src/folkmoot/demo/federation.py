@@ -42,7 +42,8 @@ def create_training(hub: Hub, clients: list[User], *, rounds: int, recipe: netwo
     """Upload the untrained network and create the training; returns its id."""
     path = folder / "untrained"
     write_tensors(path, network.initial_weights(recipe.seed))
-    model_id = hub.upload_model("Digits", "Reads handwritten digits: 64 pixels, one hidden layer.", path)
+    description = "Reads handwritten digits: 64 pixels, one hidden layer."
+    model_id = hub.upload_model("Digits", description, path, architecture="digits-mlp")
     return hub.create_training(
         model_id,
         rounds,
