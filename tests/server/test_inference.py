@@ -750,6 +750,15 @@ def test_a_model_without_classes_has_no_sets_of_them(ask, calibrated):
     assert (answer.status_code, answer.json()["detail"]) == (422, sentence)
 
 
+def test_a_model_with_more_than_classes_in_a_row_has_no_sets(ask, calibrated):
+    training = calibrated(SURE, SURE, file=saved(torch.nn.Unflatten(1, (2, 2))))
+
+    answer = ask(model_id=str(training.model_id), model_input=[[1.0, 2.0, 3.0, 4.0]], coverage=0.5)
+
+    sentence = "the model's outputs have the shape (1, 2, 2); sets are of (rows, classes)"
+    assert (answer.status_code, answer.json()["detail"]) == (422, sentence)
+
+
 # Models that fail
 
 
