@@ -44,8 +44,8 @@ def _samples(model: Model | Update, given: Given, plan: Plan, round: int | None)
     with members.opened(model, plan, round=round) as asked:
         # What a preprocessing module takes is its own affair.
         channels = None if any(each.preprocessing for each in asked) else channels_of(shape)
-        meant = read_input(given, channels=channels)
         with question_to(asked[0].owner) as sandbox:
+            meant = read_input(given, channels=channels)
             samples = [_outputs(sandbox, each, meant, shape, plan.sampling) for each in asked]
     return _together(samples)
 
