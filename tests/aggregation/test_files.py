@@ -18,6 +18,7 @@ from folkmoot.aggregation.optimizers import SGD
 from folkmoot.aggregation.rounding import round_to
 from folkmoot.errors import AggregationFailed, DamagedUpdate, InvalidValue, SchemaMismatch, Unavailable
 from folkmoot.tensors import TensorFile, write_tensors
+from folkmoot.tensors.checksums import block_checksums
 from folkmoot.tensors.schema import BFLOAT16, is_float
 
 FEDAVG = Strategy(WeightedMean(), SGD())
@@ -488,3 +489,98 @@ def test_a_number_of_examples_may_be_numpys(small_round):
     counted = [replace(update, num_examples=np.int64(2)) for update in small_round.updates]
 
     assert run(small_round, updates=counted).sha256 == run(small_round).sha256
+
+
+class Counting(Memory):
+    """Counts what is read of its values."""
+
+    def __init__(self, path: Path, header_bytes: int) -> None:
+        super().__init__(path)
+        self.header_bytes, self.num_bytes_read = header_bytes, 0
+
+    def read_into(self, offset: int, buffer: memoryview) -> None:
+        super().read_into(offset, buffer)
+        if offset >= self.header_bytes:
+            self.num_bytes_read += len(buffer)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "passes"),
+    [
+        ("FedAvg", {}, 1),
+        ("FedAvg", {"scores": True}, 2),
+        ("Median", {}, 1),
+        ("Median", {"clip": 1.0}, 2),
+        ("TrimmedMean", {"scores": True}, 2),
+        ("RFA", {}, 2),
+        ("MultiKrum", {"num_byzantine": 0, "num_selected": 7}, 2),
+    ],
+)
+def test_every_update_is_read_once_for_each_pass_wherever_it_lies(random_round, name, options, passes):
+    header = TensorFile.open(random_round.base).data_offset
+    counted = [replace(update, path=Counting(update.path, header)) for update in random_round.updates]
+
+    report = run(random_round, updates=counted, strategy=find_strategy(name, options))
+
+    size = random_round.base.stat().st_size
+    assert [each.path.num_bytes_read for each in counted] == [passes * (size - header)] * 7
+    assert report.num_bytes_read == passes * 7 * size
+
+
+class Changing(Memory):
+    """Holds other bytes the second time that it is read."""
+
+    def read_into(self, offset: int, buffer: memoryview) -> None:
+        super().read_into(offset, buffer)
+        if offset > 1000:
+            self.readable = self.readable[:-1] + b"\x7f"
+
+
+@pytest.mark.parametrize("name", ["FedAvg", "Median", "RFA"])
+def test_what_was_verified_is_what_is_merged(random_round, name):
+    """Bytes that change between two reads are either the right ones or found out, never merged unseen."""
+    expected = run(random_round, strategy=find_strategy(name, {})).sha256
+    checked = [
+        replace(update, path=Changing(update.path), checksums=block_checksums(TensorFile.open(update.path).data))
+        for update in random_round.updates
+    ]
+
+    try:
+        found = run(random_round, updates=checked, strategy=find_strategy(name, {})).sha256
+    except DamagedUpdate:
+        found = expected
+
+    assert found == expected
+
+
+KRUM = textwrap.dedent("""
+    import sys
+    from pathlib import Path
+    from folkmoot.aggregation import Update, aggregate_files, find_strategy
+
+    folder, count = Path(sys.argv[1]), int(sys.argv[2])
+
+    def anonymous():
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon"))
+
+    def merge(count):
+        updates = [Update(f"{i:05}", folder / str(i % 20), 1) for i in range(count)]
+        krum = find_strategy("Krum", {"num_byzantine": 2})
+        aggregate_files(krum, folder / "0", updates, folder / "output", threads=2)
+        return anonymous()
+
+    merge(200)  # compiles what is compiled
+    few, many = merge(20), merge(count)
+    print(many - few)
+""")
+
+
+def test_the_memory_that_inner_products_take_does_not_grow_with_the_model(tmp_path):
+    for number in range(20):
+        write_tensors(tmp_path / str(number), {"w": np.full(1_000_000, number, "f4")})
+
+    command = [sys.executable, "-c", KRUM, str(tmp_path), "400"]
+    grown = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+    assert grown < 40_000  # in kB: some matrices of 400 x 400 float64, 1.3 MB each, not one for each of 16 blocks twice

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from folkmoot.aggregation import find_strategy, strategies
-from folkmoot.errors import AggregationFailed, InvalidValue, Misconfigured
+from folkmoot.errors import AggregationFailed, InvalidValue, NotInstalled
 from folkmoot.tensors import TensorFile
 
 CODE = '''
@@ -264,7 +264,7 @@ def test_an_option_of_a_type_that_json_does_not_have_is_left_to_the_factory():
     ],
 )
 def test_a_fault_of_the_package_is_named(name, message):
-    with pytest.raises(Misconfigured, match=message):
+    with pytest.raises(NotInstalled, match=message):
         find_strategy(name, {})
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from folkmoot.aggregation import find_strategy, strategies
 from folkmoot.aggregation.builtin import fedavg
-from folkmoot.errors import InvalidValue, Misconfigured
+from folkmoot.errors import InvalidValue, NotInstalled
 
 
 def test_fedavg_is_found_by_its_name_without_options():
@@ -87,7 +87,7 @@ def test_the_factorys_signature_is_the_schema_of_its_options(options, message):
 
 @pytest.mark.usefixtures("plugin")
 def test_a_plugin_that_cannot_be_loaded_is_named():
-    with pytest.raises(Misconfigured, match="the strategy Broken cannot be loaded"):
+    with pytest.raises(NotInstalled, match="the strategy Broken cannot be loaded; the log says why"):
         find_strategy("Broken", {})
 
 
@@ -112,4 +112,33 @@ def test_no_other_package_gets_to_say_what_fedavg_is(caplog):
 def test_a_plugin_that_cannot_be_loaded_does_not_take_the_others_with_it(caplog):
     assert {"FedAvg", "Trimmed"} <= set(strategies())
     assert "Broken" not in strategies()
-    assert "the strategy Broken cannot be loaded" in caplog.text
+    assert "the strategy Broken cannot be loaded; the log says why" in caplog.text
+
+
+@pytest.mark.parametrize("value", [10**400, -(10**400)])
+@pytest.mark.parametrize(
+    ("name", "option"),
+    [("FedAvg", "server_learning_rate"), ("FedAvg", "clip"), ("CenteredClipping", "radius"), ("q-FedAvg", "q")],
+)
+def test_a_whole_number_that_no_float_can_hold_is_refused(name, option, value):
+    with pytest.raises(InvalidValue, match=r"must be a number, not|clip is a number above 0"):
+        find_strategy(name, {option: value})
+
+
+@pytest.fixture(params=["raise RuntimeError('on import')", "def make(:", "import nothing_of_the_kind"])
+def broken(request, tmp_path, monkeypatch):
+    """An installed package that cannot be imported, for one reason or another."""
+    (tmp_path / "broken_plugin.py").write_text(request.param + "\n")
+    metadata = tmp_path / "broken_plugin-1.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: broken-plugin\nVersion: 1\n")
+    (metadata / "entry_points.txt").write_text("[folkmoot.strategies]\nBroken = broken_plugin:make\n")
+    monkeypatch.syspath_prepend(tmp_path)
+
+
+@pytest.mark.usefixtures("broken")
+def test_whatever_is_wrong_with_a_plugin_the_others_can_be_used():
+    assert "FedAvg" in strategies()
+    assert find_strategy("FedAvg", {}) == fedavg()
+    with pytest.raises(NotInstalled, match="the strategy Broken cannot be loaded; the log says why"):
+        find_strategy("Broken", {})

@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from folkmoot.aggregation.kernels import Float64s, Kernels
+from folkmoot.aggregation.arrays import Array, Float64s
+from folkmoot.aggregation.kernels import Kernels
 from folkmoot.aggregation.layout import Block, Layout, Piece
 from folkmoot.aggregation.pieces import (
     Base,
@@ -26,16 +25,15 @@ from folkmoot.aggregation.pieces import (
     PieceMerge,
     WeightedMean,
     WholeMean,
+    next_values,
 )
 from folkmoot.aggregation.rounding import round_to
 from folkmoot.aggregation.rules import Treatment
-from folkmoot.aggregation.sources import Bytes, Reader, Scratch
+from folkmoot.aggregation.sources import Bytes, Reader, Reading, Scratch
 from folkmoot.aggregation.strategy import CoordinatewiseAggregator, Strategy
 from folkmoot.errors import AggregationFailed
 from folkmoot.tensors.checksums import BLOCK_BYTES
 from folkmoot.tensors.schema import is_float
-
-Array = npt.NDArray[Any]
 
 _AT_ONCE = 4
 """So many updates are added up while the sum is in a processor's registers."""
@@ -70,11 +68,12 @@ class Merging:
     def __init__(self, plan: Plan, kernels: Kernels) -> None:
         self._plan, self._kernels = plan, kernels
         self._optimizer = plan.strategy.server_optimizer
-        aggregator = plan.strategy.aggregator
-        self._coordinatewise = aggregator if isinstance(aggregator, CoordinatewiseAggregator) else None
         self._all_weights = sum((each.weight for each in plan.inputs), 0.0)
         self._scratch = Scratch()
         self._base = Base(plan.base, self._scratch)
+        self._ordered: Ordered | None = None
+        if isinstance(plan.strategy.aggregator, CoordinatewiseAggregator):
+            self._ordered = Ordered(plan.strategy.aggregator, kernels, self._scratch, self._base)
 
     def __call__(self, blocks: Sequence[Block]) -> list[Merged]:
         start, stop = blocks[0].start, blocks[-1].start + blocks[-1].size
@@ -85,15 +84,19 @@ class Merging:
             return [self._merge(block) for block in blocks]
 
     def _merge(self, block: Block) -> Merged:
-        merges = self._begun(block)
+        model: list[Array] = []
+        states: list[tuple[int, Array]] = []
+        merged = self._coordinates(block) if self._ordered else self._sums(block)
+        for piece, values in zip(block.pieces, merged, strict=True):
+            self._finish(piece, values, model, states)
+        return Merged(model, states)
+
+    def _sums(self, block: Block) -> list[Array]:
+        merges = [self._merge_of(piece, total) for piece, total in self._totals(block)]
         for group in self._read(block):
             for piece, merge in zip(block.pieces, merges, strict=True):
                 merge.add([(each, _values(raw, piece, block)) for each, raw in group])
-        model: list[Array] = []
-        states: list[tuple[int, Array]] = []
-        for piece, merge in zip(block.pieces, merges, strict=True):
-            self._finish(piece, merge.result(), model, states)
-        return Merged(model, states)
+        return [merge.result() for merge in merges]
 
     def _read(self, block: Block) -> Iterator[list[tuple[Input, Bytes]]]:
         """The block of every update, verified, some updates at a time."""
@@ -103,14 +106,29 @@ class Merging:
                 for number, each in enumerate(self._plan.inputs[start : start + _AT_ONCE])
             ]
 
-    def _begun(self, block: Block) -> list[PieceMerge]:
+    def _coordinates(self, block: Block) -> list[Array]:
+        readings = [(each, Reading(each.reader, block)) for each in self._plan.inputs]
+        merged = [self._next(piece, total, readings) for piece, total in self._totals(block)]
+        for _, reading in readings:
+            reading.finish()
+        return merged
+
+    def _next(self, piece: Piece, total: Float64s, readings: Sequence[tuple[Input, Reading]]) -> Array:
+        if self._ordered and piece.treatment in (Treatment.MERGE, Treatment.MEAN):
+            return self._ordered.merge(piece, readings, total)
+        merge = self._merge_of(piece, total)
+        for each, reading in readings:
+            merge.add([(each, next_values(reading, piece, self._scratch))])
+        return merge.result()
+
+    def _totals(self, block: Block) -> Iterator[tuple[Piece, Float64s]]:
+        """Each piece with where its values are added up."""
         totals = self._scratch.floats("totals", sum(piece.count for piece in block.pieces))
         totals.fill(0.0)
-        ends = np.cumsum([piece.count for piece in block.pieces]).tolist()
-        return [
-            self._merge_of(piece, totals[end - piece.count : end])
-            for piece, end in zip(block.pieces, ends, strict=True)
-        ]
+        end = 0
+        for piece in block.pieces:
+            end += piece.count
+            yield piece, totals[end - piece.count : end]
 
     def _merge_of(self, piece: Piece, total: Float64s) -> PieceMerge:
         mean = WeightedMean(self._kernels, total, lambda each: each.weight, self._all_weights)
@@ -121,8 +139,6 @@ class Merging:
                 return Largest(piece)
             case Treatment.CONTROL:
                 return WeightedMean(self._kernels, total, lambda _: 1.0, float(len(self._plan.inputs)))
-        if self._coordinatewise:
-            return Ordered(self._coordinatewise, self._kernels, piece, self._base, self._scratch, total)
         if piece.treatment is Treatment.MERGE and self._plan.of_deltas:
             return DeltaSum(self._kernels, total, piece, self._base)
         return mean if is_float(piece.dtype) else WholeMean(mean, piece, self._base)

@@ -10,7 +10,8 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from folkmoot.aggregation.kernels import COLUMNS, LANES, Float64s, Values, comparators
+from folkmoot.aggregation.arrays import Float64s, Values
+from folkmoot.aggregation.kernels import COLUMNS, LANES, comparators
 
 
 def _compile(loop: Callable[..., Any]) -> Any:
@@ -21,7 +22,7 @@ def _compile(loop: Callable[..., Any]) -> Any:
         return numba.njit(nogil=True)(loop)
 
 
-_COLUMNS = 512
+_SORTED_COLUMNS = 512
 """How many columns are sorted at once: so many of all rows stay in the cache."""
 
 
@@ -154,8 +155,8 @@ def _product(first, second, lanes):  # type: ignore[no-untyped-def]
 def _sort_columns(values, pairs):  # type: ignore[no-untyped-def]
     width = values.shape[1]
     flat = values.reshape(-1)
-    for start in range(0, width, _COLUMNS):
-        size = min(_COLUMNS, width - start)
+    for start in range(0, width, _SORTED_COLUMNS):
+        size = min(_SORTED_COLUMNS, width - start)
         for pair in range(pairs.shape[0]):
             first, second = pairs[pair, 0] * width + start, pairs[pair, 1] * width + start
             low, high = flat[first : first + size], flat[second : second + size]

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -31,6 +30,8 @@ from folkmoot.tensors.tensor_file import WrittenFile, as_bytes
 
 _BLOCKS_AT_ONCE = 4
 """A megabyte of each update."""
+
+_NOTHING = Measured(np.zeros(0), np.zeros(0), np.zeros((0, 0)))
 
 
 @dataclass(frozen=True)
@@ -64,8 +65,8 @@ def aggregate_files(
     """Merge `updates` into the model `base` and write the next one to `output`; all are canonical TensorFiles.
 
     A strategy that keeps state reads it from `state`, None before the first round, and writes the next to
-    `state_output`. The same bytes come out for any order of the updates and any number of threads (by default one
-    for each processor). `output` appears whole or not at all, durably.
+    `state_output`. The same bytes come out for any order of the updates, any number of threads (by default one for
+    each processor) and of blocks that a thread takes at once. `output` appears whole or not at all, durably.
     Raises SchemaMismatch naming the update that has another layout than `base`, DamagedUpdate naming the one that
     is not what its checksums say, AggregationFailed where the updates are too few, cannot be weighed or the result
     is not finite, Unavailable where a file cannot be read, InvalidValue, StorageFull. An update that holds NaN or an
@@ -77,34 +78,34 @@ def aggregate_files(
     model = open_model(base)
     layout = layout_of(strategy, model.schema)
     start, inputs = reader_of_model(base), open_updates(ordered, model, layout)
-    run = partial(_run, layout, threads or len(os.sched_getaffinity(0)), blocks_at_once)
+    threads = threads or len(os.sched_getaffinity(0))
     kernels = best_kernels(len(ordered) * model.num_bytes)
     measure = wanted_measure(strategy)
     measured = _NOTHING
     if measure is not Measure.NOTHING:
         measuring = Measuring(inputs, start, kernels, measure)
-        measured = measuring.measured(run(measuring))
+        # Always as many blocks at once: what they give is added up, and the bits depend on where.
+        found = in_order(measuring, layout.blocks(), threads=threads, at_once=_BLOCKS_AT_ONCE)
+        measured = measuring.measured(found)
     weighed = weigh(strategy, ordered, inputs, measured)
     kept = open_state(state, layout) if state else None
     merging = Merging(Plan(strategy, layout, weighed.inputs, weighed.of_deltas, start, kept), kernels)
     with ExitStack() as stack:
-        blocks = stack.enter_context(closing(run(merging)))
+        merged = in_order(merging, layout.blocks(), threads=threads, at_once=blocks_at_once)
+        blocks = stack.enter_context(closing(merged))
         new_state = stack.enter_context(writing_state(state_output, layout.state)) if state_output else None
         writer = stack.enter_context(TensorFileWriter(output, model.schema))
         _write(blocks, writer, new_state)
-    passes = 1 if measure is Measure.NOTHING else 2
+    read = [*weighed.inputs, *([] if measure is Measure.NOTHING else inputs)]
     return Report(
         sha256=writer.sha256,
         num_bytes=writer.num_bytes,
         num_updates=len(ordered),
-        num_bytes_read=passes * sum(each.reader.size for each in inputs),
+        num_bytes_read=sum(each.reader.size for each in read),
         seconds=time.perf_counter() - started,
         scores={update.id: scores for update, scores in zip(ordered, weighed.scores, strict=True)},
         state=new_state.written if new_state else None,
     )
-
-
-_NOTHING = Measured(np.zeros(0), np.zeros(0), np.zeros((0, 0)))
 
 
 def layout_of(strategy: Strategy, model: Schema) -> Layout:
@@ -116,10 +117,6 @@ def layout_of(strategy: Strategy, model: Schema) -> Layout:
         states=tuple(strategy.server_optimizer.initial_state),
         control_variate=control.name if control else "",
     )
-
-
-def _run(layout: Layout, threads: int, at_once: int, work: Callable[[Sequence[Any]], Sequence[Any]]) -> Generator[Any]:
-    return in_order(work, layout.blocks(), threads=threads, at_once=at_once)
 
 
 def _write(blocks: Iterable[Merged], writer: TensorFileWriter, state: StateWriter | None) -> None:

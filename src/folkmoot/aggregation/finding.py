@@ -15,7 +15,7 @@ from typing import Any, Union, get_args, get_origin
 from folkmoot.aggregation.rules import checked_rules
 from folkmoot.aggregation.screening import Screen
 from folkmoot.aggregation.strategy import Strategy
-from folkmoot.errors import InvalidValue, Misconfigured
+from folkmoot.errors import InvalidValue, NotInstalled
 
 log = logging.getLogger(__name__)
 
@@ -33,8 +33,8 @@ def strategies() -> dict[str, Factory]:
     for name, entry_point in sorted(_entry_points().items()):
         try:
             factories[name] = _load(entry_point)
-        except Misconfigured as error:
-            log.warning("%s", error)
+        except NotInstalled as error:
+            log.warning("%s", error, exc_info=error)
     return factories
 
 
@@ -50,27 +50,39 @@ def find_strategy(name: str, options: Mapping[str, Any]) -> Strategy:
     own = {option: value for option, value in options.items() if option not in COMMON}
     _check_options(name, _parameters(name, factory), own)
     common = {option: COMMON[option](options[option]) for option in COMMON if option in options}
-    strategy = factory(**own)
+    return replace(_made(name, factory, own), name=name, **common)
+
+
+def _made(name: str, factory: Factory, options: Mapping[str, Any]) -> Strategy:
+    try:
+        strategy = factory(**options)
+    except InvalidValue:
+        raise
+    except Exception as error:  # somebody else's program, and not to stop ours
+        log.warning("the strategy %s cannot be made", name, exc_info=error)
+        raise NotInstalled(f"the strategy {name} cannot be made of these options; the log says why") from error
     if not isinstance(strategy, Strategy):
-        raise Misconfigured(f"the strategy {name} cannot be used: what makes it returned {strategy!r}")
-    return replace(strategy, name=name, **common)
+        raise NotInstalled(f"the strategy {name} cannot be used: what makes it returned {strategy!r}")
+    return strategy
 
 
 def _clip(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
-        raise InvalidValue(f"clip is a number above 0, the largest L2 norm of a delta, not {value!r}")
+    if not _is_a(value, (int, float)) or not 0 < value <= _LARGEST:
+        raise InvalidValue(f"clip is a number above 0, the largest L2 norm of a delta, not {shortened(value)}")
     return float(value)
 
 
 def _screen(value: Any) -> Screen:
     if not isinstance(value, Mapping) or not {"score", "bound"} <= set(value) <= {"score", "bound", "action"}:
-        raise InvalidValue(f"screen is an object with score, bound and, if not to reject, action; not {value!r}")
+        raise InvalidValue(
+            f"screen is an object with score, bound and, if not to reject, action; not {shortened(value)}"
+        )
     return Screen(**value)
 
 
 def _scores(value: Any) -> bool:
     if not isinstance(value, bool):
-        raise InvalidValue(f"scores is true or false, not {value!r}")
+        raise InvalidValue(f"scores is true or false, not {shortened(value)}")
     return value
 
 
@@ -106,8 +118,8 @@ def _is_ours(entry_point: EntryPoint) -> bool:
 def _load(entry_point: EntryPoint) -> Factory:
     try:
         factory: Factory = entry_point.load()
-    except (ImportError, AttributeError) as error:
-        raise Misconfigured(f"the strategy {entry_point.name} cannot be loaded: {error}") from error
+    except Exception as error:  # somebody else's program, and not to stop ours
+        raise NotInstalled(f"the strategy {entry_point.name} cannot be loaded; the log says why") from error
     return factory
 
 
@@ -118,7 +130,7 @@ def _parameters(name: str, factory: Factory) -> Mapping[str, inspect.Parameter]:
     try:
         parameters = inspect.signature(factory, eval_str=True).parameters
     except (NameError, TypeError, ValueError) as error:
-        raise Misconfigured(f"the options of the strategy {name} cannot be read from its signature: {error}") from error
+        raise NotInstalled(f"the options of the strategy {name} cannot be read from its signature: {error}") from error
     return {option: each for option, each in parameters.items() if each.kind in _BY_NAME}
 
 
@@ -148,9 +160,26 @@ def _check_type(name: str, option: str, value: Any, annotation: Any) -> None:
     choices = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
     if any(each not in _ACCEPTED for each in choices):
         return
-    if not any(_is_a(value, _ACCEPTED[each][0]) for each in choices):
+    if not any(_is_a(value, _ACCEPTED[each][0]) for each in choices) or _is_beyond_floats(value, choices):
         expected = " or ".join(_ACCEPTED[each][1] for each in choices)
-        raise InvalidValue(f"the option {option!r} of {name} must be {expected}, not {value!r}")
+        raise InvalidValue(f"the option {option!r} of {name} must be {expected}, not {shortened(value)}")
+
+
+_LARGEST = sys.float_info.max
+
+
+def _is_beyond_floats(value: Any, choices: tuple[Any, ...]) -> bool:
+    """Whole numbers may be larger than any float."""
+    return float in choices and isinstance(value, int) and not -_LARGEST <= value <= _LARGEST
+
+
+def shortened(value: Any) -> str:
+    """What is shown of a value that came from outside."""
+    try:
+        text = repr(value)
+    except ValueError:  # of a whole number of thousands of digits
+        return "what was given"
+    return text if len(text) <= 100 else f"{text[:100]}..."
 
 
 def _is_a(value: Any, accepted: tuple[type, ...]) -> bool:

@@ -10,14 +10,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from functools import cache
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
-Float64s = npt.NDArray[np.float64]
-Values = npt.NDArray[Any]
-"""float32 or float64, one dimension, contiguous."""
+from folkmoot.aggregation.arrays import Float64s, Values
 
 LANES = 64
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from folkmoot.aggregation.strategy import Cohort, Float64s, Measure, Weights
+from folkmoot.aggregation.arrays import Float64s, total
+from folkmoot.aggregation.strategy import Cohort, Measure, Weights
 from folkmoot.errors import AggregationFailed, InvalidValue
 
 
@@ -56,8 +57,8 @@ class NormalizedMean:
         steps = _at_least(cohort, "local_steps", 1)
         rho = self.local_momentum
         sums = (steps - rho * (1 - rho**steps) / (1 - rho)) / (1 - rho)
-        shares = cohort.num_examples / cohort.num_examples.sum()
-        return Weights(float((shares * sums).sum()) * shares / sums, of_deltas=True)
+        shares = cohort.num_examples / total(cohort.num_examples)
+        return Weights(total(shares * sums) * shares / sums, of_deltas=True)
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ class FairMean:
         lipschitz = 1 / self.local_learning_rate
         gradients = lipschitz * cohort.norms
         steps = self.q * loss ** (self.q - 1) * gradients**2 + lipschitz * loss**self.q
-        return Weights(lipschitz * loss**self.q / steps.sum(), of_deltas=True)
+        return Weights(lipschitz * loss**self.q / total(steps), of_deltas=True)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from folkmoot.aggregation.strategy import Float64s
+from folkmoot.aggregation.arrays import Float64s
 from folkmoot.errors import InvalidValue
 
 

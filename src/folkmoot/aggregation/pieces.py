@@ -11,21 +11,16 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
-from folkmoot.aggregation.kernels import Float64s, Kernels
+from folkmoot.aggregation.arrays import AT_ONCE_BYTES, Array, Float64s
+from folkmoot.aggregation.kernels import Kernels
 from folkmoot.aggregation.layout import Piece
 from folkmoot.aggregation.rounding import distance, moved
 from folkmoot.aggregation.rules import Treatment
-from folkmoot.aggregation.sources import Bytes, Reader, Scratch
+from folkmoot.aggregation.sources import Reader, Reading, Scratch
 from folkmoot.aggregation.strategy import CoordinatewiseAggregator
 from folkmoot.errors import AggregationFailed
 from folkmoot.tensors.schema import is_float
-
-Array = npt.NDArray[Any]
-
-_ROWS_BYTES = 1 << 22
-"""How much of all updates is merged at once where each coordinate is merged by itself."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +107,7 @@ class WeightedMean:
     all_weights: float
 
     def add(self, group: Group) -> None:
-        values = [_wide(values) for _, values in group]
+        values = [wide(values) for _, values in group]
         self.kernels.accumulate(self.total, values, [self.weight_of(each) for each, _ in group])
 
     def result(self) -> Float64s:
@@ -133,7 +128,7 @@ class DeltaSum:
         for each, values in group:
             if base is None or each.base is not None:
                 base = self.base.floats(self.piece, reader=each.base)
-            self.kernels.accumulate_deltas(self.total, _wide(values), base, each.of_delta)
+            self.kernels.accumulate_deltas(self.total, wide(values), base, each.of_delta)
             base = base if each.base is None else None
 
     def result(self) -> Float64s:
@@ -156,62 +151,56 @@ class WholeMean:
         return moved(self.base.values(self.piece), self.mean.result())
 
 
+@dataclass(frozen=True)
 class Ordered:
-    """Each coordinate by itself: first all updates are taken note of, then they are read, some columns at a time."""
+    """Each coordinate by itself, some columns of all updates at a time."""
 
-    def __init__(
-        self,
-        aggregator: CoordinatewiseAggregator,
-        kernels: Kernels,
-        piece: Piece,
-        base: Base,
-        scratch: Scratch,
-        total: Float64s,
-    ) -> None:
-        self._aggregator, self._kernels, self._scratch = aggregator, kernels, scratch
-        self._piece, self._base, self._total = piece, base, total
-        self._inputs: list[Input] = []
+    aggregator: CoordinatewiseAggregator
+    kernels: Kernels
+    scratch: Scratch
+    base: Base
 
-    def add(self, group: Group) -> None:
-        self._inputs += [each for each, _ in group]
-
-    def result(self) -> Array:
-        step = max(_ROWS_BYTES // (8 * len(self._inputs)), 256)
-        for first in range(0, self._piece.count, step):
-            part = self._piece.from_value(first, min(step, self._piece.count - first))
-            rows = self._rows(part)
+    def merge(self, piece: Piece, readings: Sequence[tuple[Input, Reading]], total: Float64s) -> Array:
+        """Read the next values of every update, merge them into `total`, and return what the piece is to hold."""
+        step = max(AT_ONCE_BYTES // (8 * len(readings)), 256)
+        for first in range(0, piece.count, step):
+            part = piece.from_value(first, min(step, piece.count - first))
+            rows = self._rows(part, readings)
             # The smallest of values with NaN among them is NaN; sorted they could hide it.
             if np.isnan(rows.min()):
                 raise AggregationFailed("an update holds NaN")
-            self._kernels.sort_columns(rows)
-            self._aggregator.merge(rows, self._total[first : first + part.count])
-        if is_float(self._piece.dtype):
-            return self._total
-        return moved(self._base.values(self._piece), self._total)
+            self.kernels.sort_columns(rows)
+            self.aggregator.merge(rows, total[first : first + part.count])
+        return total if is_float(piece.dtype) else moved(self.base.values(piece), total)
 
-    def _rows(self, part: Piece) -> Array:
-        is_narrow = all(each.is_plain for each in self._inputs) and is_float(part.dtype) and part.dtype.itemsize < 8
+    def _rows(self, part: Piece, readings: Sequence[tuple[Input, Reading]]) -> Array:
+        are_plain = all(each.is_plain for each, _ in readings)
+        is_narrow = are_plain and is_float(part.dtype) and part.dtype.itemsize < 8
         dtype: type[np.floating[Any]] = np.float32 if is_narrow else np.float64
-        size = len(self._inputs) * part.count * np.dtype(dtype).itemsize
-        rows = self._scratch.bytes("rows", size).view(dtype).reshape(len(self._inputs), part.count)
-        for row, each in zip(rows, self._inputs, strict=True):
-            self._fill(row, each, part)
+        size = len(readings) * part.count * np.dtype(dtype).itemsize
+        rows = self.scratch.bytes("rows", size).view(dtype).reshape(len(readings), part.count)
+        for row, (each, reading) in zip(rows, readings, strict=True):
+            self._fill(row, each, part, next_values(reading, part, self.scratch))
         # Zero is added for what it does to the negative one, which no order puts before the other.
         return np.add(rows, 0, out=rows)
 
-    def _fill(self, row: Array, each: Input, part: Piece) -> None:
-        raw: Bytes = each.reader.read(part.update, part.num_bytes, self._scratch.bytes("values", part.num_bytes))
-        values = raw.view(part.dtype)
+    def _fill(self, row: Array, each: Input, part: Piece, values: Array) -> None:
         if not is_float(part.dtype):
-            row[:] = distance(values, self._base.values(part))
+            row[:] = distance(values, self.base.values(part))
         elif each.is_plain or part.treatment is not Treatment.MERGE:
             row[:] = values
         else:
-            np.subtract(values, self._base.floats(part, reader=each.base), out=row, dtype=np.float64)
+            np.subtract(values, self.base.floats(part, reader=each.base), out=row, dtype=np.float64)
             row *= each.scale
-            row += self._base.floats(part)
+            row += self.base.floats(part)
 
 
-def _wide(values: Array) -> Array:
+def next_values(reading: Reading, piece: Piece, scratch: Scratch) -> Array:
+    """The piece's values of an update; only until the next call."""
+    raw = reading.read(piece.update, piece.num_bytes, scratch.bytes("values", piece.num_bytes))
+    return raw.view(piece.dtype)
+
+
+def wide(values: Array) -> Array:
     """float32 and float64 as they are; halves, which compiled loops do not know, as float32."""
     return values if values.dtype.itemsize >= 4 else values.astype(np.float32)

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from folkmoot.aggregation.strategy import Cohort, Float64s, Measure, Weights
+from folkmoot.aggregation.arrays import Float64s, total
+from folkmoot.aggregation.strategy import Cohort, Measure, Weights
 from folkmoot.errors import InvalidValue
 
 _STILL = 1e-9
@@ -165,7 +166,7 @@ class GeometricMedian:
         shares = np.full(len(cohort), 1 / len(cohort))
         for _ in range(self.max_iterations):
             closeness = 1 / np.maximum(_distances_to(shares, cohort.inner_products), self.smoothing)
-            following = closeness / closeness.sum()
+            following = closeness / total(closeness)
             # By how much for its size: a share of 1e-12 still counts of an update that is 1e30 away.
             has_moved = (np.abs(following - shares) > _STILL * following).any()
             shares = following
@@ -198,7 +199,7 @@ class CenteredClipping:
         for _ in range(self.iterations):
             distances = _distances_to(centre, cohort.inner_products)
             pull = self.radius / np.maximum(distances, self.radius) / len(cohort)
-            centre = centre * (1 - pull.sum()) + pull
+            centre = centre * (1 - total(pull)) + pull
         return Weights(centre, of_deltas=True)
 
 
@@ -221,8 +222,8 @@ def _krum_scores(distances: Float64s, neighbours: int) -> Float64s:
 
 def _distances_to(shares: Float64s, products: Float64s) -> Float64s:
     """From each delta to the sum of all, each times its share; inner products are all that it takes."""
-    to_sum = np.array([float(np.add.accumulate(row * shares)[-1]) for row in products])
-    of_sum = float(np.add.accumulate(to_sum * shares)[-1])
+    to_sum = np.array([total(row * shares) for row in products])
+    of_sum = total(to_sum * shares)
     distances: Float64s = np.sqrt(np.maximum(products.diagonal() - 2 * to_sum + of_sum, 0.0))
     return distances
 

@@ -7,10 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from folkmoot.aggregation.arrays import Array, Float64s
 from folkmoot.tensors.schema import BFLOAT16
-
-Float64s = npt.NDArray[np.float64]
-Array = npt.NDArray[Any]
 
 _EXACT = float(1 << 62)
 

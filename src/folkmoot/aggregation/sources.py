@@ -18,7 +18,7 @@ import numpy.typing as npt
 from folkmoot.aggregation.layout import Block
 from folkmoot.aggregation.strategy import Source, Update
 from folkmoot.errors import DamagedUpdate, Unavailable
-from folkmoot.tensors.checksums import CHECKSUM_BYTES, checksum
+from folkmoot.tensors.checksums import CHECKSUM_BYTES, Checksum, checksum
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -125,9 +125,14 @@ class Reader:
     def block(self, block: Block, scratch: Bytes) -> Bytes:
         """The block's bytes, verified; in `scratch` where they are nowhere else."""
         data = self.read(block.start, block.size, scratch)
-        if self._checksums and checksum(data.data) != self._checksum(block):
-            raise self._damaged(f"its block {block.number} is not what it was when it came in")
+        if self._checksums:
+            self.check(block, checksum(data.data))
         return data
+
+    def check(self, block: Block, found: bytes) -> None:
+        """Compare the block's checksum."""
+        if found != self.checksum_of(block):
+            raise self._damaged(f"its block {block.number} is not what it was when it came in")
 
     def read(self, offset: int, size: int, scratch: Bytes) -> Bytes:
         """Bytes from anywhere; in `scratch` where they are nowhere else."""
@@ -143,7 +148,8 @@ class Reader:
         self._naming(lambda: self._source.read_into(offset, memoryview(buffer)))
         return bytes(buffer)
 
-    def _checksum(self, block: Block) -> bytes:
+    def checksum_of(self, block: Block) -> bytes:
+        """Nothing where the update came without."""
         return self._checksums[block.number * CHECKSUM_BYTES : (block.number + 1) * CHECKSUM_BYTES]
 
     def _naming(self, read: Callable[[], Any]) -> None:
@@ -156,6 +162,28 @@ class Reader:
 
     def _damaged(self, why: str) -> DamagedUpdate:
         return DamagedUpdate(f"{self._what} is damaged: {why}", update_id=self._id)
+
+
+class Reading:
+    """Reads a block of an update from its start to its end, in parts; what was read is verified at the end.
+
+    So it needs no more memory than a part, and reads nothing twice.
+    """
+
+    def __init__(self, reader: Reader, block: Block) -> None:
+        self._reader, self._block = reader, block
+        self._checksum = Checksum() if reader.checksum_of(block) else None
+
+    def read(self, offset: int, size: int, scratch: Bytes) -> Bytes:
+        """The next bytes; in `scratch` where they are nowhere else."""
+        data = self._reader.read(offset, size, scratch)
+        if self._checksum is not None:
+            self._checksum.update(data.data)
+        return data
+
+    def finish(self) -> None:
+        if self._checksum is not None:
+            self._reader.check(self._block, self._checksum.digest())
 
 
 def opened(where: Path | Source, what: str, number: int = 0) -> Source:

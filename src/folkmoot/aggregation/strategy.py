@@ -11,10 +11,9 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
+from folkmoot.aggregation.arrays import Float64s
 from folkmoot.aggregation.screening import Screen
 from folkmoot.errors import AggregationFailed, InvalidValue
-
-Float64s = npt.NDArray[np.float64]
 
 
 class Source(Protocol):

@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from folkmoot.aggregation.arrays import Float64s, total
 from folkmoot.aggregation.measuring import Measured
 from folkmoot.aggregation.pieces import Input
 from folkmoot.aggregation.screening import ACTIONS, Scores, scores_of
 from folkmoot.aggregation.strategy import (
     Cohort,
     CoordinatewiseAggregator,
-    Float64s,
     Measure,
     Strategy,
     Update,
@@ -48,7 +48,7 @@ def weigh(strategy: Strategy, updates: Sequence[Update], all_inputs: Sequence[In
     _check_enough(strategy, len(left), [each.reason for each in scores])
     scales = _scales(strategy.clip, norms[left])
     weights = _weights(strategy, [updates[number] for number in left], measured, left, scales)
-    shares = weights.values / weights.values.sum()
+    shares = weights.values / total(weights.values)
     inputs = [
         replace(all_inputs[number], weight=weight, of_delta=factor, scale=scale)
         for number, weight, factor, scale in zip(
@@ -117,6 +117,6 @@ def _weights(
     values = np.asarray(weights.values, np.float64)
     if values.shape != (len(updates),):
         raise AggregationFailed(f"the aggregator gave weights of shape {values.shape} for {_counted(len(updates))}")
-    if not np.isfinite(values).all() or (values < 0).any() or not values.sum() > 0:
+    if not np.isfinite(values).all() or (values < 0).any() or not total(values) > 0:
         raise AggregationFailed("the weights of the updates must be 0 or more, and one of them above 0")
     return replace(weights, values=values)

@@ -19,6 +19,10 @@ BLOCK_BYTES = 1 << 18
 CHECKSUM_BYTES = 8
 
 
+Checksum = xxhash.xxh3_64
+"""That of one block which comes in parts: `update`, and in the end `digest`."""
+
+
 def checksum(block: ReadableBuffer) -> bytes:
     """Of one block, as it stands among those of the whole."""
     return xxhash.xxh3_64_digest(block)

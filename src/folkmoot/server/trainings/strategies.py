@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from folkmoot.aggregation import Buffer, Strategy, find_strategy, layout_of
-from folkmoot.errors import InvalidValue, Misconfigured
+from folkmoot.errors import InvalidValue, NotInstalled
 from folkmoot.server.trainings.models import Training
 from folkmoot.server.trainings.options import Options
 from folkmoot.tensors.schema import Schema, is_float
@@ -34,7 +34,7 @@ def _if_installed(training: Training) -> Strategy | None:
     """None of one that is no longer there: the aggregation will say so, and nothing before it may hang on it."""
     try:
         return strategy_of(training)
-    except (InvalidValue, Misconfigured):
+    except (InvalidValue, NotInstalled):
         return None
 
 
