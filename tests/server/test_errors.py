@@ -445,6 +445,7 @@ def test_any_values_at_all_are_no_fault_of_the_server(world, route):
 
 def test_every_error_of_ours_has_a_status_but_those_that_are_never_an_answer():
     never = {errors.FolkmootError, errors.Internal, errors.Misconfigured, errors.AggregationFailed}
+    never |= {errors.DamagedUpdate}
 
     for error in set(errors.BY_CODE.values()) - never:
         assert any(ancestor in STATUS for ancestor in error.__mro__), error
