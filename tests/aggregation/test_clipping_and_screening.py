@@ -191,9 +191,13 @@ def test_where_too_few_are_left_the_error_says_how_many(a_round):
     receive_deltas(a_round, [[1, 0, 0, 0]] * 4 + [[50, 0, 0, 0]] * 3)
     options = {"num_byzantine": 1, "screen": {"score": "norm", "bound": 5}}
 
-    with pytest.raises(AggregationFailed, match=r"^Krum needs 5 updates, and there are 4; screened out: 3$"):
+    with pytest.raises(
+        AggregationFailed, match=r"^Krum needs 5 updates, and there are 4; left out: 3 \(its norm 50 is above 5\)$"
+    ):
         a_round.aggregate(find_strategy("Krum", options))
-    with pytest.raises(AggregationFailed, match=r"^FedAvg needs 1 update, and there are 0; screened out: 7$"):
+    with pytest.raises(
+        AggregationFailed, match=r"^FedAvg needs 1 update, and there are 0; left out: 7 \(its norm 1 is above 0.5\)$"
+    ):
         a_round.aggregate(find_strategy("FedAvg", {"screen": {"score": "norm", "bound": 0.5}}))
 
 

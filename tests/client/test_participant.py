@@ -382,6 +382,17 @@ def test_another_model_is_fetched_whole(
     assert scripted.received("GET", paths.model("n"))[0].headers["If-None-Match"] is None
 
 
+def test_where_the_model_may_have_moved_on_it_is_asked_for_as_the_round_began_with_it(
+    app, trained, scripted, polls, serves_model, takes_updates
+):
+    polls([ask_to_train(1, round=2, checkpoint=2)], [ask_to_train(2, round=3)])
+
+    app.run()
+
+    asked = [download.query.get("round") for download in scripted.received("GET", paths.model("m"))]
+    assert asked == [["2"], None]
+
+
 @pytest.fixture
 def two_rounds_of_exchange(scripted, polls, takes_updates, answer, model_bytes, tmp_path):
     """The first download is the whole model, the second only the counter, which alone travels."""

@@ -268,3 +268,16 @@ def test_an_update_that_comes_while_moments_are_collected_waits_for_the_next_rou
 
     assert sends(scene, slow, 0).status_code == 201
     assert status_of(scene, slow, 0) == UpdateStatus.WAITING
+
+
+def test_who_is_asked_is_told_which_checkpoint_the_round_begins_with(scene, make_scene, work):
+    quick, other, slow = scene.participants
+    sends(scene, quick, 0)
+    sends(scene, other, 0)
+    work()
+
+    asked = [body for kind, body in scene.told(slow) if kind == "UPDATE_ROUND_START"]
+    in_step = make_scene().told(make_scene().participants[0])
+
+    assert [body["checkpoint"] for body in asked] == [0, 1]
+    assert not [body for _, body in in_step if "checkpoint" in body]

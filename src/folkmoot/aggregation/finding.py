@@ -160,17 +160,19 @@ def _check_type(name: str, option: str, value: Any, annotation: Any) -> None:
     choices = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
     if any(each not in _ACCEPTED for each in choices):
         return
-    if not any(_is_a(value, _ACCEPTED[each][0]) for each in choices) or _is_beyond_floats(value, choices):
+    if not any(_is_a(value, _ACCEPTED[each][0]) for each in choices) or _is_extreme(value, choices):
         expected = " or ".join(_ACCEPTED[each][1] for each in choices)
         raise InvalidValue(f"the option {option!r} of {name} must be {expected}, not {shortened(value)}")
 
 
-_LARGEST = sys.float_info.max
+_LARGEST = 1e100
 
 
-def _is_beyond_floats(value: Any, choices: tuple[Any, ...]) -> bool:
-    """Whole numbers may be larger than any float."""
-    return float in choices and isinstance(value, int) and not -_LARGEST <= value <= _LARGEST
+def _is_extreme(value: Any, choices: tuple[Any, ...]) -> bool:
+    """Numbers so large or small that products of two or three of them would be none."""
+    if float not in choices or not isinstance(value, int | float) or value != value:
+        return False
+    return bool(value) and not 1 / _LARGEST <= abs(value) <= _LARGEST
 
 
 def shortened(value: Any) -> str:

@@ -35,6 +35,8 @@ DEFAULT_RULES = (
     ("*num_batches_tracked", "max"),
 )
 CHOICES = ("keep", "max", "mean")
+MOST_RULES, MOST_CHARACTERS = 100, 200
+"""Each pattern is compared with the name of each tensor."""
 
 
 def treatment_of(spec: TensorSpec, rules: Iterable[tuple[str, str]]) -> Treatment:
@@ -50,6 +52,8 @@ def checked_rules(given: Any) -> tuple[tuple[str, str], ...]:
     """Read an object of patterns and rules; raises InvalidValue."""
     if not isinstance(given, Mapping):
         raise InvalidValue(f"rules are an object of patterns and one of {', '.join(CHOICES)} each, not {given!r}")
+    if len(given) > MOST_RULES or any(len(pattern) > MOST_CHARACTERS for pattern in given):
+        raise InvalidValue(f"rules are at most {MOST_RULES} patterns of at most {MOST_CHARACTERS} characters each")
     for pattern, rule in given.items():
         if rule not in CHOICES:
             raise InvalidValue(f"the rule for {pattern!r} is one of {', '.join(CHOICES)}, not {rule!r}")

@@ -157,6 +157,9 @@ class ControlVariate:
     rate: float = 1.0
 
 
+_MOST_BUFFERED = 10**6
+
+
 @dataclass(frozen=True)
 class Buffer:
     """Of asynchronous training: a round ends after `size` updates, and takes those that are up to some rounds late."""
@@ -165,10 +168,10 @@ class Buffer:
     max_staleness: int
 
     def __post_init__(self) -> None:
-        if self.size < 1:
-            raise InvalidValue(f"buffer_size is at least 1, not {self.size}")
-        if self.max_staleness < 0:
-            raise InvalidValue(f"max_staleness is at least 0, not {self.max_staleness}")
+        if not 1 <= self.size <= _MOST_BUFFERED:
+            raise InvalidValue(f"buffer_size is from 1 to {_MOST_BUFFERED:,}")
+        if not 0 <= self.max_staleness <= _MOST_BUFFERED:
+            raise InvalidValue(f"max_staleness is from 0 to {_MOST_BUFFERED:,}")
 
 
 @dataclass(frozen=True)

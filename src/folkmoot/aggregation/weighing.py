@@ -80,7 +80,7 @@ def _check_enough(strategy: Strategy, count: int, reasons: Sequence[str]) -> Non
     needed = strategy.min_updates
     if count < needed:
         screened = sum(map(bool, reasons))
-        left_out = f"; screened out: {screened}" if screened else ""
+        left_out = f"; left out: {screened} ({next(filter(None, reasons))})" if screened else ""
         name = strategy.name or type(strategy.aggregator).__name__
         raise AggregationFailed(
             f"{name} needs {_counted(needed)}, and there {'is' if count == 1 else 'are'} {count}{left_out}"

@@ -37,8 +37,9 @@ class GlobalModel:
     def _download(self, task: Task, *, is_known: bool) -> None:
         if is_known and task.exchange:
             # What does not travel is what it was when this training first asked for work.
-            self._hub.download_model(task.model_id, self._exchanged, part="exchange")
+            self._hub.download_model(task.model_id, self._exchanged, part="exchange", round=task.checkpoint)
             self._paths = [self._exchanged, self._whole]
         else:
-            self._etag = self._hub.download_model(task.model_id, self._whole, etag=self._etag if is_known else None)
+            etag = self._etag if is_known else None
+            self._etag = self._hub.download_model(task.model_id, self._whole, etag=etag, round=task.checkpoint)
             self._paths = [self._whole]

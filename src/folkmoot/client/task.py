@@ -25,8 +25,9 @@ class Task:
     wrote into the training's `options.local`. `attempt` counts from 1: a round that got too few updates in time is
     tried again. `exchange` are the patterns of the tensors that travel, if not all do; what a training function returns
     beyond these is left out. `encoding` is how the client makes the update smaller; a training function need not care.
-    `rejected` says why the hub wants another update in place of the one that it had; `read_state` fetches what `state`
-    shows.
+    `rejected` says why the hub wants another update in place of the one that it had. `checkpoint` says after how many
+    rounds the model is to be had, where it may have moved on since, as in asynchronous training; `read_state` fetches
+    what `state` shows.
     """
 
     training_id: str
@@ -37,6 +38,7 @@ class Task:
     exchange: tuple[str, ...] = ()
     encoding: dict[str, Any] = field(default_factory=dict)
     rejected: str = ""
+    checkpoint: int | None = None
     read_state: Callable[[], Tensors] = field(default=dict, repr=False, compare=False)
 
     @classmethod
@@ -51,6 +53,7 @@ class Task:
             tuple(body.get("exchange") or ()),
             dict(body.get("encoding") or {}),
             str(body.get("rejected") or ""),
+            body.get("checkpoint"),
         )
 
     def state(self, name: str, like: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:

@@ -20,6 +20,7 @@ from folkmoot.server.outbox.events import AwaitsStorage, handles
 from folkmoot.server.outbox.models import Event
 from folkmoot.server.trainings import lifecycle, rounds, swag
 from folkmoot.server.trainings.models import Round, Training
+from folkmoot.server.trainings.strategies import buffer_of
 
 
 def fail_training(event: Event) -> None:
@@ -191,6 +192,9 @@ def _round_start(current: Round, model_id: UUID, rejected: str = "") -> Message:
         **current.training.settings.for_participants(),
         **({"rejected": rejected} if rejected else {}),
     }
+    if buffer_of(current.training):
+        # The model may have moved on by the time that a participant fetches it, and its update tells of this one.
+        body["checkpoint"] = current.number
     kind = NotificationType.UPDATE_ROUND_START
     return Message(kind, current.training_id, body, round=current.number, attempt=current.attempt)
 
