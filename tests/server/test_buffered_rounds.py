@@ -110,7 +110,25 @@ def test_an_update_that_is_too_stale_is_refused(make_buffered, work):
     answer = sends(scene, slow, 0)
 
     assert (answer.status_code, answer.json()["code"]) == (400, "round_closed")
+    assert answer.json()["detail"] == (
+        f"Training with ID {scene.id} is not currently in round 0: "
+        "an update of it would count 2 rounds late, and max_staleness is 1"
+    )
     assert sends(scene, slow, 1).status_code == 201
+
+
+@pytest.mark.parametrize(("buffer_size", "taken"), [(1, 2), (2, 4)])
+def test_a_buffer_that_is_filled_several_times_over_takes_no_more_than_can_count_in_time(
+    make_buffered, work, buffer_size, taken
+):
+    scene = make_buffered(participants=5, rounds=5, buffer_size=buffer_size, max_staleness=1)
+
+    answers = [sends(scene, user, 0).status_code for user in scene.participants]
+    work()
+
+    assert answers == [201] * taken + [400] * (5 - taken)
+    counted = [each.staleness for each in scene.training.rounds.get(number=0).updates.all()]
+    assert sorted(counted) == [0] * buffer_size + [1] * buffer_size
 
 
 def test_an_update_that_comes_while_a_round_is_aggregated_waits_for_the_next(scene, work):

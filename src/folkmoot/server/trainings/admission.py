@@ -73,7 +73,15 @@ def _refusal(training: Training, participant: User, number: int) -> FolkmootErro
         return RoundNotOpen(f"you joined during round {number}; you are asked from the next one")
     sentence = f"Training with ID {training.pk} is not currently in round {number}"
     begun = training.rounds.filter(number=number).exists() or number < training.model.round
-    return (RoundClosed if begun else RoundNotOpen)(sentence)
+    return RoundClosed(sentence + _why_too_stale(training, number)) if begun else RoundNotOpen(sentence)
+
+
+def _why_too_stale(training: Training, number: int) -> str:
+    """Follows the sentence that refuses an update: what it would need to count in a later round. Empty if nothing."""
+    buffer = buffer_of(training)
+    if buffer is None or (late := buffering.staleness(training, number, buffer)) <= buffer.max_staleness:
+        return ""
+    return f": an update of it would count {late} rounds late, and max_staleness is {buffer.max_staleness}"
 
 
 def _refusal_of_moments(training: Training, participant: User, round: int) -> FolkmootError:

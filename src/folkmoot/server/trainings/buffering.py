@@ -29,10 +29,12 @@ def waiting(training: Training) -> UpdateQuerySet:
 def may_still_come(training: Training, participant: User, number: int, buffer: Buffer) -> bool:
     """Whether an update that began with that round's model may come in."""
     was_asked = training.rounds.filter(number=number, cohort=participant).exists()
-    return training.is_under_way and was_asked and _next_to_aggregate(training) - number <= buffer.max_staleness
+    return training.is_under_way and was_asked and staleness(training, number, buffer) <= buffer.max_staleness
 
 
-def _next_to_aggregate(training: Training) -> int:
-    """The number of the round in which an update that comes now would count."""
+def staleness(training: Training, number: int, buffer: Buffer) -> int:
+    """How many rounds late an update that began with that round's model would count if it came now."""
     newest = training.rounds.latest("number")
-    return newest.number if newest.state == RoundState.OPEN else newest.number + 1
+    following = newest.number if newest.state == RoundState.OPEN else newest.number + 1
+    # Rounds take those that wait in their order: it goes behind all of them.
+    return following + waiting(training).count() // buffer.size - number
