@@ -415,6 +415,16 @@ def test_more_rounds_than_can_be_counted_are_refused(as_, make_model):
 # FedProx
 
 
+def test_fedprox_without_proximal_mu_is_fedavg_and_says_so(as_, make_model):
+    model = make_model()
+    body = {"model_id": str(model.pk), "target_num_updates": 2, "aggregation_method": "FedProx"}
+    warned = "FedProx without options.local.proximal_mu is FedAvg: nothing tells participants to stay near"
+
+    for local, warnings in (({}, [warned]), ({"local": {"epochs": 1}}, [warned]), ({"local": {"proximal_mu": 1}}, [])):
+        answer = as_(model.owner).send("POST", "/api/trainings/", body | {"options": local})
+        assert answer.json().get("warnings", []) == warnings
+
+
 def test_fedprox_hands_out_its_mu_and_averages(make_scene, work):
     scene = make_scene(aggregation_method="FedProx", options={"local": {"proximal_mu": 0.1}, "tests": "never"})
     one, other = scene.participants

@@ -67,6 +67,8 @@ def warnings(aggregation_method: str, given: Mapping[str, Any]) -> list[str]:
     found = [f"options.{name} has no meaning here; it is kept as it came" for name in unknown(given)]
     if aggregation_method == "FedDC" and not given.get("daisy_chain_period"):
         found.append("FedDC without options.daisy_chain_period is FedAvg: every round is aggregated")
+    if aggregation_method == "FedProx" and not given.get("local", {}).get("proximal_mu"):
+        found.append("FedProx without options.local.proximal_mu is FedAvg: nothing tells participants to stay near")
     return found
 
 
