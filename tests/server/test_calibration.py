@@ -262,7 +262,7 @@ def test_all_participants_statistics_are_merged(scene, send, shown):
     assert sum(each["count"] for each in answer["reliability_bins"]) == 400
     limit = threshold(both, 0.9, participants=2)
     assert answer["conformal"] == {"coverage": 0.9, "threshold": limit, "examples": 400, "reason": ""}
-    assert merged_calibration(Model.objects.get(pk=scene.model_id), 1) == (both, 2)
+    assert merged_calibration(Model.objects.get(pk=scene.model_id), 1) == (1, both, 2)
 
 
 def test_the_coverage_may_be_chosen(scene, send, shown):

@@ -711,8 +711,8 @@ def test_the_coverage_is_that_of_the_round_that_is_asked(ask, calibrated):
     Model.objects.filter(pk=training.model_id).update(round=1)
     asked = {"model_id": str(training.model_id), "model_input": [[5.0, 0.0]], "coverage": 0.5}
 
-    sentence = f"coverage: there are no calibration statistics for checkpoint 1 of model {training.model_id}"
-    assert ask(**asked).json()["detail"] == f"{sentence} that you may see"
+    sentence = f"coverage: There are no calibration statistics for checkpoint 1 of model {training.model_id}"
+    assert ask(**asked).json()["detail"] == f"{sentence} that you may see."
     assert ask(**asked, round=0).json()["prediction_set"] == [[0]]
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from folkmoot.errors import InvalidInput, InvalidValue, ModelFailed
+from folkmoot.errors import InvalidInput, InvalidValue, ModelFailed, NotFound
 from folkmoot.server.accounts.models import User
 from folkmoot.server.inference.answers import Array, ending_of
 from folkmoot.server.inference.plans import Plan
@@ -31,11 +31,10 @@ def limit_for(model: Model | Update, coverage: float, *, round: int | None, aske
     """
     if isinstance(model, Update):
         raise InvalidValue(f"coverage: nobody calibrates local model {model.pk}")
-    number = model.round if round is None else round
-    found = shown_calibration(model, number, shown_to=asked_by)
-    if found is None:
-        sentence = f"there are no calibration statistics for checkpoint {number} of model {model.pk} that you may see"
-        raise InvalidValue(f"coverage: {sentence}")
+    try:
+        found = shown_calibration(model, round, shown_to=asked_by)
+    except NotFound as error:
+        raise InvalidValue(f"coverage: {error.message}") from error
     reached = threshold(found.statistics, coverage, participants=found.participants)
     return Limit(reached, isinstance(found.statistics, ClassStatistics))
 

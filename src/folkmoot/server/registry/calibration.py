@@ -17,8 +17,9 @@ from folkmoot.uncertainty import Statistics, from_json, merged, to_json
 
 
 class MergedCalibration(NamedTuple):
-    """The statistics of all rows together, and how many participants have counted them."""
+    """The statistics of all rows together, of which checkpoint, and how many participants have counted them."""
 
+    round: int
     statistics: Statistics
     participants: int
 
@@ -55,4 +56,4 @@ def _merged(model_id: UUID, round: int, *, count: int, newest: datetime) -> Merg
     """Merged once for every state of the rows: predictions ask for it each time."""
     sent = Calibration.objects.filter(model=model_id, round=round).values_list("statistics", flat=True)
     several = [from_json(each) for each in sent]
-    return MergedCalibration(merged(several), len(several)) if several else None
+    return MergedCalibration(round, merged(several), len(several)) if several else None

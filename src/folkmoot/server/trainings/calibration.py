@@ -17,6 +17,9 @@ FEWEST = 2
 """Participants whose statistics are shown to everybody who may see the model: those of one alone are its own."""
 
 
+NOT_CALIBRATED = "There are no calibration statistics for checkpoint {round} of model {id} that you may see."
+
+
 @transaction.atomic
 def receive_calibration(model: Model, participant: User, *, round: int, statistics: Statistics) -> bool:
     """Count the statistics of the checkpoint of a round, tested or not; return whether they are new.
@@ -36,11 +39,19 @@ def receive_calibration(model: Model, participant: User, *, round: int, statisti
     return note_calibration(model, participant, round=round, statistics=statistics, may_replace=is_tested)
 
 
-def shown_calibration(model: Model, round: int, *, shown_to: User) -> MergedCalibration | None:
-    """The merged statistics of the checkpoint; those of one participant for itself, the actor and staff alone."""
-    found = merged_calibration(model, round)
-    if found is None or found.participants >= FEWEST or shown_to.is_staff:
-        return found
-    steers = Training.objects.steered_by(shown_to).filter(model=model)
-    own = model.calibrations.filter(round=round, participant=shown_to)
-    return found if steers.exists() or own.exists() else None
+def shown_calibration(model: Model, round: int | None, *, shown_to: User) -> MergedCalibration:
+    """The merged statistics of the checkpoint after `round` rounds, by default the latest.
+
+    Raises NotFound where there are none; those of one participant are for itself, the actor and staff alone.
+    """
+    number = model.round if round is None else round
+    found = merged_calibration(model, number)
+    if found is None or not (found.participants >= FEWEST or _may_see_one(model, number, shown_to)):
+        raise NotFound(NOT_CALIBRATED.format(round=number, id=model.pk))
+    return found
+
+
+def _may_see_one(model: Model, round: int, user: User) -> bool:
+    steers = Training.objects.steered_by(user).filter(model=model)
+    own = model.calibrations.filter(round=round, participant=user)
+    return user.is_staff or steers.exists() or own.exists()

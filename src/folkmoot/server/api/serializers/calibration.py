@@ -119,7 +119,7 @@ class CalibrationSerializer(serializers.Serializer):
     `scaled_calibration_error` is what is left of the error after scaling by `temperature`.
     """
 
-    round = serializers.SerializerMethodField()
+    round = serializers.IntegerField()
     task = serializers.ChoiceField(TASKS, source="statistics.TASK")
     participants = serializers.IntegerField()
     examples = serializers.IntegerField(source="statistics.rows")
@@ -128,9 +128,6 @@ class CalibrationSerializer(serializers.Serializer):
     scaled_calibration_error = serializers.SerializerMethodField()
     reliability_bins = serializers.SerializerMethodField()
     conformal = serializers.SerializerMethodField()
-
-    def get_round(self, found: MergedCalibration) -> int:
-        return int(self.context["round"])
 
     def get_expected_calibration_error(self, found: MergedCalibration) -> float | None:
         return _of_classes(found, expected_calibration_error)

@@ -21,7 +21,6 @@ from rest_framework.permissions import IsAuthenticated
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from folkmoot.errors import NotFound
 from folkmoot.server.api.downloads import OTHER_ETAG, model_response
 from folkmoot.server.api.parsers import BytesParser, FormParser, JSONParser, MultiPartParser
 from folkmoot.server.api.permissions import MayReportMetrics, MaySeeModel, OwnsModel, OwnsModelOrSteers
@@ -62,7 +61,7 @@ from folkmoot.server.registry.models import Kind, Model
 from folkmoot.server.registry.preprocessing import set_preprocessing
 from folkmoot.server.storage.upload import IncomingFile
 from folkmoot.server.trainings import lifecycle, local_models, submissions
-from folkmoot.server.trainings.calibration import receive_calibration, shown_calibration
+from folkmoot.server.trainings.calibration import NOT_CALIBRATED, receive_calibration, shown_calibration
 from folkmoot.server.trainings.history import History
 from folkmoot.server.trainings.lineage import lineage_of, models_of
 from folkmoot.server.trainings.models import Update
@@ -92,8 +91,6 @@ REFUSED_UPDATES = {
     409: refuses(already_submitted="another update of yours counts in round 3 already"),
 }
 UPDATE_ANSWERS = REFUSED_UPDATES | dict.fromkeys((200, 201), says("Model Update Accepted", "update_id"))
-
-NOT_CALIBRATED = "There are no calibration statistics for checkpoint {round} of model {id} that you may see."
 
 UPDATING = ("receive_update", "receive_raw_update")
 ANY_METADATA = PolymorphicProxySerializer(
@@ -324,13 +321,9 @@ class ModelViewSet(ResourceViewSet):
     @action(detail=True, parser_classes=(JSONParser,), **UNFILTERED)
     def calibration(self, request: Request, pk: str) -> Response:
         """How well calibrated a checkpoint is, from what its participants have counted; those of one are its own."""
-        model = self.get_object()
         wanted = _validated(CalibrationQuery, request.query_params.dict())
-        number = model.round if wanted.get("round") is None else wanted["round"]
-        found = shown_calibration(model, number, shown_to=request.user)
-        if found is None:
-            raise NotFound(NOT_CALIBRATED.format(round=number, id=model.pk))
-        return Response(CalibrationSerializer(found, context=wanted | {"round": number}).data)
+        found = shown_calibration(self.get_object(), wanted.get("round"), shown_to=request.user)
+        return Response(CalibrationSerializer(found, context=wanted).data)
 
     @extend_schema(
         request=CalibrationSubmissionSerializer,
