@@ -19,7 +19,6 @@ from folkmoot.server.api.content_policy import NOTHING
 # The seed's paths answer 400 where the state or the tensors are at fault; the code tells them apart.
 STATUS: dict[type[errors.FolkmootError], int] = {
     errors.StorageFull: status.HTTP_507_INSUFFICIENT_STORAGE,
-    errors.ModelFailed: status.HTTP_422_UNPROCESSABLE_ENTITY,
     errors.NotInstalled: status.HTTP_501_NOT_IMPLEMENTED,
     errors.TooSlow: status.HTTP_408_REQUEST_TIMEOUT,
     errors.Unavailable: status.HTTP_503_SERVICE_UNAVAILABLE,

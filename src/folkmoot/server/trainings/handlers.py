@@ -51,7 +51,7 @@ def announce_round(event: Event) -> None:
 
 
 def fail_round(event: Event) -> None:
-    """As above, of one that makes something of a round's files; what came in stays, and can be taken up again."""
+    """As above, of one that makes something of a round's files; what came in is kept, for a later version's retry."""
     number, reason = event.payload["round"], event.error or "the server ended each time before it was done"
     lifecycle.fail(event.subject, f"Round {number} could not be aggregated: {reason}")
 
