@@ -210,7 +210,8 @@ def excuse_from_test(training_id: UUID, user_id: UUID, *, round: int) -> None:
 def reject_update(update: Update, *, reason: str) -> None:
     """Leave a damaged update out of its round, which is being aggregated; where too few are left, ask again."""
     training = locked_if_there(pk=update.round.training_id)
-    current = Round.objects.filter(counted=update, state=RoundState.AGGREGATING).first()
+    standing = Update.objects.standing().filter(pk=update.pk)
+    current = Round.objects.filter(counted__in=standing, state=RoundState.AGGREGATING).first()
     if training is None or current is None or training.state != TrainingState.ONGOING:
         return
     current.counted.filter(pk=update.pk).update(status=UpdateStatus.REJECTED, reason=reason)
@@ -249,11 +250,13 @@ def finish_aggregation(
     """Make these tensors, over those of the files `beneath`, the model, and `state` what its strategy goes on with.
 
     `scores` say of the updates, by their ids, what has become of them. Returns False, changing nothing, if someone
-    else has done so.
+    else has done so, or if these are no longer the updates that stand in the round.
     """
     training = locked_if_there(pk=round.training_id)
     current = Round.objects.filter(pk=round.pk, state=RoundState.AGGREGATING).first()
     if training is None or current is None or training.state != TrainingState.ONGOING:
+        return False
+    if set(current.counted.standing().values_list("pk", flat=True)) != set(scores):
         return False
     model = training.model
     model.round = current.number + 1

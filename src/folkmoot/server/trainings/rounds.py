@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from uuid import UUID
@@ -38,12 +38,13 @@ def aggregate(training_id: UUID, number: int) -> None:
     Raises AggregationFailed where no model can come of it, Unavailable where something cannot be read for the moment
     and StorageFull, naming the checkpoint, where it cannot be written.
     """
+    # Again, too, where others have come to stand in the round meanwhile than those that were aggregated.
     while current := _full_round(training_id, number):
+        inputs = list(current.counted.standing().select_related("round", "counted_in"))
         try:
-            _aggregate(current)
-            return
+            _aggregate(current, inputs)
         except DamagedUpdate as damage:
-            _reject(current, damage)
+            _reject(current, inputs, damage)
 
 
 def _full_round(training_id: UUID, number: int) -> Round | None:
@@ -53,7 +54,7 @@ def _full_round(training_id: UUID, number: int) -> Round | None:
     return full.first()
 
 
-def _aggregate(current: Round) -> None:
+def _aggregate(current: Round, inputs: Sequence[Update]) -> None:
     base = current.training.model.latest_checkpoint
     model = checkpoints.schema_of(base)
     travelling = exchange.travelling(current.training, model)
@@ -62,43 +63,40 @@ def _aggregate(current: Round) -> None:
         with ExitStack() as stack:
             begun_with = {
                 number: stack.enter_context(_begun_with(checkpoint, travelling))
-                for number, checkpoint in _bases(current).items()
+                for number, checkpoint in _bases(current, inputs).items()
             }
-            report = _aggregated(current, begun_with, draft, state_draft)
+            report = _aggregated(current, inputs, begun_with, draft, state_draft)
         tensors = described(draft, report.sha256, report.num_bytes)
         storage.adopt(draft, report.sha256)
         if report.state:
             storage.adopt(state_draft, report.state.sha256)
     fault_point("round_full.blob_written")
     beneath = exchange.beneath(base, travelling, model)
-    scores = {update.pk: report.scores[_id_of(update)] for update in _inputs(current)}
+    scores = {update.pk: report.scores[_id_of(update)] for update in inputs}
     lifecycle.finish_aggregation(current, tensors, beneath=beneath, state=report.state, scores=scores)
     fault_point("round_full.after_commit")
 
 
-def _inputs(current: Round) -> list[Update]:
-    return list(current.counted.standing().select_related("round", "counted_in"))
-
-
-def _bases(current: Round) -> dict[int, Checkpoint]:
+def _bases(current: Round, inputs: Sequence[Update]) -> dict[int, Checkpoint]:
     """The checkpoints that stale updates began with, by the number of their round, and the one that this round did."""
     model = current.training.model
-    stale = {update.round.number for update in _inputs(current) if update.staleness}
+    stale = {update.round.number for update in inputs if update.staleness}
     return {
         **{each.round: each for each in model.checkpoints.filter(round__in=stale)},
         current.number: model.latest_checkpoint,
     }
 
 
-def _aggregated(current: Round, begun_with: Mapping[int, Path], draft: Path, state_draft: Path) -> Report:
+def _aggregated(
+    current: Round, inputs: Sequence[Update], begun_with: Mapping[int, Path], draft: Path, state_draft: Path
+) -> Report:
     strategy = strategy_of(current.training)
     base = current.training.model.latest_checkpoint
-    updates = _inputs(current)
-    metrics = _metrics_of(current.training, {update.round.number for update in updates})
+    metrics = _metrics_of(current.training, {update.round.number for update in inputs})
     report = aggregate_files(
         strategy,
         begun_with[current.number],
-        [_as_input(update, metrics, begun_with) for update in updates],
+        [_as_input(update, metrics, begun_with) for update in inputs],
         draft,
         state=get_storage().path(base.state_sha256) if base.state_sha256 else None,
         state_output=state_draft if strategy.keeps_state else None,
@@ -107,8 +105,8 @@ def _aggregated(current: Round, begun_with: Mapping[int, Path], draft: Path, sta
     return report
 
 
-def _reject(current: Round, damage: DamagedUpdate) -> None:
-    damaged = [each for each in _inputs(current) if _id_of(each) == damage.update_id]
+def _reject(current: Round, inputs: Sequence[Update], damage: DamagedUpdate) -> None:
+    damaged = [each for each in inputs if _id_of(each) == damage.update_id]
     if not damaged:  # it is the model itself
         raise damage
     logger.error("training %s, round %d: %s", current.training_id, current.number, damage)
