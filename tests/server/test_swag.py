@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 from uuid import UUID
 
 import numpy as np
@@ -565,15 +566,59 @@ def test_moments_are_merged_once_however_often_it_is_asked_for(scene, send, work
     assert scene.round_states == ["TESTING"]
 
 
-def test_moments_whose_file_was_lost_end_the_training_with_a_reason(scene, send, work, storage):
+def flip_a_value(path):
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+
+
+def flip_the_header(path):
+    data = bytearray(path.read_bytes())
+    data[9] ^= 1
+    path.write_bytes(data)
+
+
+ANY_DAMAGE = pytest.mark.parametrize("damage", [flip_a_value, flip_the_header, Path.unlink])
+
+
+@pytest.fixture
+def sent(scene, send, storage):
+    """A scene whose participants have sent moments, and where each one's are."""
     for number, participant in enumerate(scene.participants):
         send(scene, participant, first=(float(number), 0.0))
-    storage.path(SwagStatistic.objects.all()[1].sha256).unlink()
+    return scene, [storage.path(each.sha256) for each in of_participants(scene)]
+
+
+def of_participants(scene):
+    return [SwagStatistic.objects.get(participant=participant) for participant in scene.participants]
+
+
+@ANY_DAMAGE
+@pytest.mark.parametrize("place", [0, 1])
+def test_damaged_moments_are_left_out_and_the_reason_is_noted(sent, work, moments, place, damage):
+    scene, paths = sent
+    damage(paths[place])
+
+    work()
+
+    assert scene.round_states == ["TESTING"]
+    assert moments(scene, "first_moment").tolist() == [1 - place, 0]
+    noted = Event.objects.get(kind="moments_rejected").payload
+    assert noted["participant"] == str(scene.participants[place].pk)
+    assert noted["reason"].startswith(f"update {noted['participant']} is damaged: ")
+    assert of_participants(scene)[place].num_examples == 0
+
+
+@ANY_DAMAGE
+def test_with_no_whole_moments_left_the_training_ends_with_a_reason(sent, work, damage):
+    scene, paths = sent
+    for path in paths:
+        damage(path)
 
     work()
 
     assert scene.state == "E"
-    assert scene.shown["reason"].startswith("The moments of round 0 could not be merged: ")
+    assert scene.shown["reason"].startswith("The moments of round 0 could not be merged: update ")
 
 
 def test_the_files_of_moments_stay_as_long_as_their_rows(scene, send, work, storage, settings):

@@ -430,6 +430,20 @@ def _note_moments(current: Round, participant: User, stored: StoredMoments | Non
     SwagStatistic.objects.create(round=current, participant=participant, num_examples=num_examples, **file)
 
 
+@transaction.atomic
+def reject_moments(round: Round, participant_id: UUID, *, reason: str) -> None:
+    """Go on as if the participant had sent no moments: these are damaged. With none left the training fails."""
+    training = locked_if_there(pk=round.training_id)
+    current = Round.objects.filter(pk=round.pk, state=RoundState.MERGING).first()
+    if training is None or current is None or training.state != TrainingState.ONGOING:
+        return
+    current.statistics.filter(participant=participant_id).update(num_examples=0)
+    facts = {"round": training.model.round, "participant": str(participant_id), "reason": reason}
+    record(training.pk, "moments_rejected", facts)
+    if not current.statistics.with_examples().exists():
+        fail(training.pk, f"The moments of round {current.number} could not be merged: {reason}")
+
+
 def _merge_if_complete(training: Training, current: Round) -> None:
     if not current.cohort.exclude(pk__in=current.statistics.values("participant")).exists():
         _merge(training, current)
@@ -439,7 +453,7 @@ def _merge(training: Training, current: Round) -> None:
     """Nobody's moments are awaited any more; where none came there is nothing to merge."""
     settle(training.pk, SWAG_ROUND_START, training.model.round)
     move(training, TrainingEvent.GO_ON)
-    if not current.statistics.filter(num_examples__gt=0).exists():
+    if not current.statistics.with_examples().exists():
         _test_or_close(training, current)
         return
     move_round(current, RoundEvent.FILL)

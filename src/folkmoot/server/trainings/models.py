@@ -250,8 +250,14 @@ class Handover(models.Model):
         return f"{self.update_id} to {self.participant_id} in round {self.round_id}"
 
 
+class SwagStatisticQuerySet(models.QuerySet["SwagStatistic"]):
+    def with_examples(self) -> SwagStatisticQuerySet:
+        """Those that there is something to merge of."""
+        return self.filter(num_examples__gt=0)
+
+
 class SwagStatistic(models.Model):
-    """The moments that one participant sent after one round; `num_examples` is 0 of who has none to send."""
+    """The moments that one participant sent after one round; `num_examples` is 0 of who has none, or damaged ones."""
 
     id = models.BigAutoField(primary_key=True)
     round = models.ForeignKey(Round, on_delete=models.CASCADE, related_name="statistics")
@@ -263,6 +269,8 @@ class SwagStatistic(models.Model):
     checksums = models.BinaryField(default=bytes)
     num_examples = models.PositiveBigIntegerField(default=0)
     received_at = models.DateTimeField(default=timezone.now)
+
+    objects = SwagStatisticQuerySet.as_manager()
 
     class Meta:
         ordering = ("round", "participant")
