@@ -108,6 +108,21 @@ def test_what_was_left_out_is_not_among_what_made_the_checkpoint(aggregated, as_
     assert scene.shown["rounds"][0]["arrived"] == [str(each.pk) for each in sorted_by_id(scene.participants)]
 
 
+def test_what_the_strategy_did_not_choose_is_not_in_the_aggregate(aggregated, listed, as_):
+    scene = aggregated([0, 1], [0, 1.5], [30, 40], aggregation_method="Krum", num_byzantine=0)
+
+    rows = by_participant(scene, listed(scene))
+    made = as_(scene.actor).get(f"/api/models/{scene.model_id}/checkpoints/").json()[1]["aggregation"]
+
+    (chosen,) = [row for row in rows if row["status"] == "accepted"]
+    assert {(row["status"], row["reason"]) for row in rows if row is not chosen} == {
+        ("not_chosen", "the strategy chose others")
+    }
+    assert made["num_updates"] == 1
+    assert [each["participant"] for each in made["updates"]] == [chosen["participant"]]
+    assert len(listed(scene, status="not_chosen")) == 2
+
+
 def sorted_by_id(users):
     return sorted(users, key=lambda user: user.pk)
 

@@ -36,6 +36,8 @@ class UpdateStatus(StrEnum):
     """By the strategy's screen, or because its stored bytes are damaged."""
     QUARANTINED = "quarantined"
     """As rejected, but to be looked at by a person."""
+    NOT_CHOSEN = "not_chosen"
+    """The strategy gave it no weight, as Krum does to all but one."""
     LATE = "late"
     """In asynchronous training: it came after the last round had all it needed."""
     PASSED_ON = "passed_on"

@@ -413,6 +413,8 @@ def _note_scores(current: Round, scores: Mapping[UUID, Scores]) -> None:
     for update in updates:
         for name, value in asdict(scores[update.pk]).items():
             setattr(update, name, value)
+        if update.weight == 0:
+            update.status, update.reason = UpdateStatus.NOT_CHOSEN, "the strategy chose others"
     Update.objects.bulk_update(updates, [field.name for field in fields(Scores)], batch_size=100)
 
 
