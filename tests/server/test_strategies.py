@@ -302,8 +302,9 @@ def test_a_round_that_is_aggregated_again_goes_on_from_the_same_state(train, mak
             twice.send_update(participant, round=number, w=w)
         # Another worker, whose lease had run out, has begun with the same round.
         stale = rounds._full_round(twice.id, number)
+        inputs = rounds._inputs(stale)
         work()
-        rounds._aggregate(stale)
+        rounds._aggregate(stale, inputs)
 
     states = [[each.state_sha256 for each in Checkpoint.objects.filter(model=s.model_id)] for s in (once, twice)]
     assert states[0] == states[1]

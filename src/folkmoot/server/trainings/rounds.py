@@ -40,7 +40,7 @@ def aggregate(training_id: UUID, number: int) -> None:
     """
     # Again, too, where others have come to stand in the round meanwhile than those that were aggregated.
     while current := _full_round(training_id, number):
-        inputs = list(current.counted.standing().select_related("round", "counted_in"))
+        inputs = _inputs(current)
         try:
             _aggregate(current, inputs)
         except DamagedUpdate as damage:
@@ -52,6 +52,10 @@ def _full_round(training_id: UUID, number: int) -> Round | None:
         training=training_id, number=number, state=RoundState.AGGREGATING, training__state=TrainingState.ONGOING
     )
     return full.first()
+
+
+def _inputs(current: Round) -> list[Update]:
+    return list(current.counted.standing().select_related("round", "counted_in"))
 
 
 def _aggregate(current: Round, inputs: Sequence[Update]) -> None:
