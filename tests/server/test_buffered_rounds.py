@@ -299,3 +299,27 @@ def test_who_is_asked_is_told_which_checkpoint_the_round_begins_with(scene, make
 
     assert [body["checkpoint"] for body in asked] == [0, 1]
     assert not [body for _, body in in_step if "checkpoint" in body]
+
+
+def test_who_was_removed_sends_nothing_more_in_any_round_that_it_was_asked_in(scene, work):
+    quick, other, slow = scene.participants
+    sends(scene, quick, 0)
+    sends(scene, other, 0)
+    work()
+    scene.remove(slow)
+
+    assert sends(scene, slow, 0).status_code == 403
+
+
+def test_a_round_that_is_tried_again_takes_what_waits_at_once(make_buffered, work, storage):
+    scene = make_buffered(buffer_size=1, min_updates=1)
+    quick, other = scene.participants[:2]
+    sends(scene, quick, 0, (9.0, 9.0))
+    sends(scene, other, 0)
+    damaged = scene.training.rounds.get(number=0).updates.get(participant=quick)
+    storage.path(damaged.sha256).unlink()
+
+    work()
+
+    assert scene.round_states == ["CLOSED", "OPEN"]
+    assert status_of(scene, other, 0) == UpdateStatus.ACCEPTED

@@ -7,13 +7,14 @@ import io
 import numpy as np
 import pytest
 import safetensors.numpy
+from django.utils import timezone
 
 from folkmoot.aggregation import strategies
 from folkmoot.server.outbox.events import MAX_ATTEMPTS
 from folkmoot.server.registry import services
 from folkmoot.server.registry.models import Checkpoint
 from folkmoot.server.trainings import rounds, sweeps
-from folkmoot.server.trainings.models import Training
+from folkmoot.server.trainings.models import Round, Training
 
 pytestmark = pytest.mark.django_db
 
@@ -484,3 +485,39 @@ def test_a_model_whose_names_are_those_of_control_variates_is_refused(make_user,
 
     assert answer.status_code == 400
     assert "would be the name of a control variate" in answer.json()["detail"]
+
+
+def damage(storage, sha256):
+    path = storage.path(sha256)
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.chmod(0o600)
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("part", ["sha256", "state_sha256"])
+def test_nothing_is_built_upon_a_damaged_checkpoint_or_state(make_scene, work, storage, part):
+    scene = make_scene(target_num_updates=3, aggregation_method="FedAdam", options={"tests": "never"})
+    for participant in scene.participants:
+        scene.send_update(participant)
+    work()
+    damage(storage, getattr(scene.training.model.latest_checkpoint, part))
+
+    for participant in scene.participants:
+        scene.send_update(participant, round=1, w=(5.0, 6.0))
+    work()
+
+    assert scene.state == "E"
+    assert "is damaged" in scene.shown["reason"]
+
+
+def test_one_trainings_fault_does_not_keep_the_others_from_their_deadlines(make_scene, caplog):
+    broken, sound = make_scene(), make_scene(options={"min_updates": 1})
+    sound.send_update(sound.participants[0])
+    Training.objects.filter(pk=broken.id).update(options={"aggregation": 5})
+    Round.objects.update(closes_at=timezone.now())
+
+    sweeps.close_overdue_rounds()
+
+    assert sound.round_states[0] != "OPEN"
+    assert "could not be kept" in caplog.text

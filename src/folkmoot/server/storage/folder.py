@@ -83,6 +83,12 @@ class FolderStorage:
                 if blob.exists() and blob.stat().st_mtime <= newest:
                     blob.unlink()
 
+    def is_intact(self, sha256: str) -> bool:
+        """Whether the blob is there and has the bytes of its name."""
+        with suppress(FileNotFoundError), self.path(sha256).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest() == sha256
+        return False
+
     def remove_if_damaged(self, sha256: str) -> None:
         """Remove the blob if its bytes do not have this digest any more, so that they can be adopted again."""
         blob = self.path(sha256)

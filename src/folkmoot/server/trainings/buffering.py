@@ -29,6 +29,7 @@ def waiting(training: Training) -> UpdateQuerySet:
 def may_still_come(training: Training, participant: User, number: int, buffer: Buffer) -> bool:
     """Whether an update that began with that round's model may come in."""
     was_asked = training.rounds.filter(number=number, cohort=participant).exists()
+    was_asked = was_asked and training.has_participant(participant)
     return training.is_under_way and was_asked and staleness(training, number, buffer) <= buffer.max_staleness
 
 

@@ -401,6 +401,8 @@ def _retry(training: Training, current: Round) -> None:
     current.counted.standing().update(counted_in=None)
     _give_reason(training, "")
     record(training.pk, "round_opened", {"round": current.number})
+    if buffer_of(training):
+        _fill_if_complete(training, current)
 
 
 def _give_reason(training: Training, reason: str) -> None:

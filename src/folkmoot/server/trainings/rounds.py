@@ -14,7 +14,7 @@ from django.conf import settings
 from folkmoot.aggregation import Report, aggregate_files
 from folkmoot.aggregation import Update as AggregationUpdate
 from folkmoot.aggregation.sources import FileSource
-from folkmoot.errors import DamagedUpdate, StorageFull
+from folkmoot.errors import AggregationFailed, DamagedUpdate, StorageFull
 from folkmoot.protocol.states import RoundState, TrainingState
 from folkmoot.server.faults import fault_point
 from folkmoot.server.registry import checkpoints
@@ -24,6 +24,7 @@ from folkmoot.server.storage import get_storage
 from folkmoot.server.trainings import exchange, lifecycle
 from folkmoot.server.trainings.models import Round, Training, Update
 from folkmoot.server.trainings.strategies import strategy_of
+from folkmoot.tensors.checksums import block_checksums
 from folkmoot.tensors.layers import Selected
 from folkmoot.tensors.replacing import naming_full_disk
 from folkmoot.tensors.schema import Schema
@@ -102,11 +103,17 @@ def _aggregated(
         begun_with[current.number],
         [_as_input(update, metrics, begun_with) for update in inputs],
         draft,
-        state=get_storage().path(base.state_sha256) if base.state_sha256 else None,
+        state=_state_of(base) if base.state_sha256 else None,
         state_output=state_draft if strategy.keeps_state else None,
     )
     fault_point("round_full.summed")
     return report
+
+
+def _state_of(checkpoint: Checkpoint) -> Path:
+    if not get_storage().is_intact(checkpoint.state_sha256):
+        raise AggregationFailed(f"the state of checkpoint {checkpoint.round} is damaged, or gone")
+    return get_storage().path(checkpoint.state_sha256)
 
 
 def _reject(current: Round, inputs: Sequence[Update], damage: DamagedUpdate) -> None:
@@ -133,7 +140,10 @@ def _naming_checkpoint(number: int) -> Iterator[None]:
 @contextmanager
 def _begun_with(base: Checkpoint, travelling: Schema) -> Iterator[Path]:
     """The file of the tensors that travel, as the round began with them: the checkpoint's own, or one made of it."""
-    if checkpoints.open_blob(base.sha256).schema == travelling:
+    own = checkpoints.open_blob(base.sha256)
+    if base.checksums and block_checksums(own.data) != bytes(base.checksums):
+        raise AggregationFailed(f"checkpoint {base.round} is damaged: its bytes are not those that were written")
+    if own.schema == travelling:
         yield get_storage().path(base.sha256)
         return
     with get_storage().draft() as draft:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 from django.conf import settings
 from django.utils import timezone
 
@@ -11,13 +13,18 @@ from folkmoot.server.storage import get_storage
 from folkmoot.server.trainings import lifecycle
 from folkmoot.server.trainings.models import Round, SwagStatistic, Update
 
+logger = logging.getLogger(__name__)
+
 
 @sweep(every="SWEEP_SECONDS")
 def close_overdue_rounds() -> None:
     """Rounds whose deadline has passed."""
     now = timezone.now()
     for late in Round.objects.overdue(now):
-        lifecycle.close_if_overdue(late, now)
+        try:
+            lifecycle.close_if_overdue(late, now)
+        except Exception:  # whatever is wrong with one training, the others' deadlines are to be kept
+            logger.exception("the deadline of %s could not be kept", late)
 
 
 @sweep(every="ORPHAN_GRACE_SECONDS")
