@@ -9,7 +9,8 @@ import sys
 import numpy as np
 import pytest
 
-from folkmoot.aggregation.kernels import COLUMNS, LANES, NUMPY, comparators
+from folkmoot.aggregation.kernels import NUMPY
+from folkmoot.aggregation.numpy_kernels import COLUMNS, LANES, comparators
 from folkmoot.tensors import write_tensors
 
 COMPILED = pytest.importorskip("folkmoot.aggregation.compiled").COMPILED

@@ -1,4 +1,4 @@
-"""The inner loops of kernels.py, compiled with numba: the same bits, some times as fast. Needs numba."""
+"""The inner loops of numpy_kernels.py, compiled with numba: the same bits, some times as fast. Needs numba."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from folkmoot.aggregation.arrays import Float64s, Values
-from folkmoot.aggregation.kernels import COLUMNS, LANES, comparators
+from folkmoot.aggregation.numpy_kernels import COLUMNS, LANES, comparators
 
 
 def _compile(loop: Callable[..., Any]) -> Any:

@@ -1,37 +1,23 @@
-"""The inner loops, in NumPy, and those of compiled.py in their place where that pays.
-
-Both give the same bits: every product and every sum is rounded by itself to float64, in the order that is written
-here. Sums over many values run in LANES lanes side by side, so that processors can add them at once; the lanes are
-added up last, the second half of them to the first, again and again.
-"""
+"""The inner loops that everything else is made of, and which of the two that there are is the quicker one."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cache
 from typing import Protocol
 
-import numpy as np
-
 from folkmoot.aggregation.arrays import Float64s, Values
-
-LANES = 64
-
-COLUMNS = 1024
-"""So many of a row are multiplied with those of another, and added up, before the next ones are."""
+from folkmoot.aggregation.numpy_kernels import NumpyKernels
 
 _WORTHWHILE_BYTES = 1 << 24
 """Importing the compiled loops takes as long as going through so many bytes without them."""
-
-_TILE = 1 << 13
-"""Values that stay in the first-level cache, with what is computed of them."""
 
 log = logging.getLogger(__name__)
 
 
 class Kernels(Protocol):
-    """What both have. They let other threads run."""
+    """They let other threads run."""
 
     def accumulate(self, total: Float64s, values: Sequence[Values], weights: Sequence[float]) -> None:
         """Add each of the values, times its weight, to the total, one after another."""
@@ -55,47 +41,7 @@ class Kernels(Protocol):
         """Sort each column of `values`, (n, k), in place; there is no negative zero and no NaN among them."""
 
 
-class _NumpyKernels:
-    def accumulate(self, total: Float64s, values: Sequence[Values], weights: Sequence[float]) -> None:
-        for tile in _tiles(len(total)):
-            part = total[tile]
-            for each, weight in zip(values, weights, strict=True):
-                part += np.multiply(each[tile], weight, dtype=np.float64)
-
-    def accumulate_deltas(self, total: Float64s, values: Values, base: Float64s, weight: float) -> None:
-        for tile in _tiles(len(total)):
-            delta = np.subtract(values[tile], base[tile], dtype=np.float64)
-            delta *= weight
-            total[tile] += delta
-
-    def subtract(self, values: Values, base: Float64s, out: Float64s) -> None:
-        np.subtract(values, base, out=out, dtype=np.float64)
-
-    def delta_products(self, values: Values, base: Float64s, other: Float64s) -> tuple[float, float]:
-        square, product = np.zeros(LANES), np.zeros(LANES)
-        for tile in _tiles(len(values)):
-            delta = np.subtract(values[tile], base[tile], dtype=np.float64)
-            _add_lanes(square, delta * delta)
-            _add_lanes(product, delta * other[tile])
-        return _sum(square), _sum(product)
-
-    def inner_products(self, deltas: Float64s, products: Float64s) -> None:
-        for tile in _tiles(deltas.shape[1], COLUMNS):
-            rows = deltas[:, tile].reshape(len(deltas), -1, LANES)
-            for number, row in enumerate(rows):
-                lanes = np.add.reduce(row * rows[: number + 1], axis=1)
-                products[number, : number + 1] += [_sum(each) for each in lanes]
-
-    def sort_columns(self, values: Values) -> None:
-        for tile in _tiles(values.shape[1], max(_TILE // len(values), 256)):
-            part = values[:, tile]
-            for low, high in comparators(len(values)):
-                smaller = np.minimum(part[low], part[high])
-                np.maximum(part[low], part[high], out=part[high])
-                part[low] = smaller
-
-
-NUMPY: Kernels = _NumpyKernels()
+NUMPY: Kernels = NumpyKernels()
 
 
 def best_kernels(num_bytes: int) -> Kernels:
@@ -111,45 +57,3 @@ def _compiled() -> Kernels | None:
         log.warning("numba is not installed: large models are aggregated at a fraction of the speed that it gives")
         return None
     return COMPILED
-
-
-@cache
-def comparators(count: int) -> tuple[tuple[int, int], ...]:
-    """Which two rows to compare, one pair after another, so that `count` rows are sorted in the end.
-
-    Source: Batcher 1968, "Sorting networks and their applications", https://doi.org/10.1145/1468075.1468121;
-    in the form of Knuth, The Art of Computer Programming, volume 3, section 5.2.2, algorithm M.
-    """
-    return tuple(_merge_exchange(count))
-
-
-def _merge_exchange(count: int) -> Iterator[tuple[int, int]]:
-    step = top = (1 << max(count - 1, 0).bit_length()) >> 1
-    while step:
-        further, offset, distance = top, 0, step
-        while True:
-            yield from ((row, row + distance) for row in range(count - distance) if row & step == offset)
-            if further == step:
-                break
-            distance, further, offset = further - step, further >> 1, step
-        step >>= 1
-
-
-def _tiles(count: int, size: int = _TILE) -> Iterator[slice]:
-    return (slice(start, min(start + size, count)) for start in range(0, count, size))
-
-
-def _add_lanes(lanes: Float64s, values: Float64s) -> None:
-    """Row by row of LANES values; _TILE is a multiple of it, so that only the very last row is shorter."""
-    whole = len(values) // LANES * LANES
-    rows = np.concatenate([lanes[None], values[:whole].reshape(-1, LANES)])
-    np.add.reduce(rows, axis=0, out=lanes)
-    lanes[: len(values) - whole] += values[whole:]
-
-
-def _sum(lanes: Float64s) -> float:
-    half = LANES // 2
-    while half:
-        lanes[:half] += lanes[half : 2 * half]
-        half //= 2
-    return float(lanes[0])

@@ -1,7 +1,7 @@
 """The pass that measures deltas: their norms, and their inner products with one another or with their mean.
 
 Only what the strategy merges is measured, floats all. The sums are taken block by block, in the order of the blocks,
-and within one as kernels.py says, so that the bits are the same whoever computes which.
+and within one as numpy_kernels.py says, so that the bits are the same whoever computes which.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from folkmoot.aggregation.arrays import AT_ONCE_BYTES, Float64s, total
-from folkmoot.aggregation.kernels import COLUMNS, Kernels
+from folkmoot.aggregation.kernels import Kernels
+from folkmoot.aggregation.numpy_kernels import COLUMNS
 from folkmoot.aggregation.layout import Block, Piece
 from folkmoot.aggregation.pieces import Base, Input, next_values, wide
 from folkmoot.aggregation.rules import Treatment
