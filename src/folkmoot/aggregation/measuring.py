@@ -13,8 +13,8 @@ import numpy as np
 
 from folkmoot.aggregation.arrays import AT_ONCE_BYTES, Float64s, total
 from folkmoot.aggregation.kernels import Kernels
-from folkmoot.aggregation.numpy_kernels import COLUMNS
 from folkmoot.aggregation.layout import Block, Piece
+from folkmoot.aggregation.numpy_kernels import COLUMNS
 from folkmoot.aggregation.pieces import Base, Input, next_values, wide
 from folkmoot.aggregation.rules import Treatment
 from folkmoot.aggregation.sources import Reader, Reading, Scratch
