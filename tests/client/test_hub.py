@@ -1,6 +1,7 @@
 """The HTTP layer, against a real listener."""
 
 import hashlib
+import io
 import json
 import shlex
 import socket
@@ -10,7 +11,9 @@ import tracemalloc
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
+import numpy as np
 import pytest
+import safetensors.numpy
 
 from folkmoot import errors
 from folkmoot.client import Hub, Notification
@@ -464,3 +467,36 @@ def test_a_file_of_certificates_that_cannot_be_read_is_named(tmp_path, content):
 
     with pytest.raises(errors.Misconfigured, match=r"authority\.pem"):
         Hub("https://hub.example.org", TOKEN, ca_file=path)
+
+
+def test_a_model_is_asked_with_an_array_and_answers_with_arrays(hub, scripted, answer):
+    said = {"inference": np.array([[0.9, 0.1]]), "mutual_info": np.array([0.02]), "prediction_set": np.array([[1, 0]])}
+    scripted.on("POST", paths.INFERENCE, answer(200, safetensors.numpy.save(said)))
+
+    prediction = hub.predict("m", [[1.0, 2.0]], round=3, coverage=0.9)
+
+    (asked,) = scripted.received("POST", paths.INFERENCE)
+    assert asked.fields == {"model_id": ["m"], "return_format": ["safetensors"], "round": ["3"], "coverage": ["0.9"]}
+    np.testing.assert_array_equal(np.load(io.BytesIO(asked.files["model_input"])), [[1.0, 2.0]])
+    np.testing.assert_array_equal(prediction.inference, said["inference"])
+    assert prediction.uncertainty == {"mutual_info": [0.02]}
+    assert (prediction.prediction_set.dtype, prediction.prediction_set.tolist()) == (bool, [[True, False]])
+
+
+def test_a_file_is_asked_as_it_is(hub, scripted, answer, tmp_path):
+    (tmp_path / "image.png").write_bytes(b"an image")
+    scripted.on("POST", paths.INFERENCE, answer(200, safetensors.numpy.save({"inference": np.array([2])})))
+
+    prediction = hub.predict("m", tmp_path / "image.png")
+
+    assert (prediction.inference, prediction.uncertainty, prediction.prediction_set) == ([2], {}, None)
+    (asked,) = scripted.received("POST", paths.INFERENCE)
+    assert (set(asked.fields), asked.files["model_input"]) == ({"model_id", "return_format"}, b"an image")
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>", safetensors.numpy.save({"other": np.array([2])})])
+def test_what_is_no_prediction_comes_from_no_hub(hub, scripted, answer, body):
+    scripted.on("POST", paths.INFERENCE, answer(200, body))
+
+    with pytest.raises(errors.Unavailable, match="is it a hub"):
+        hub.predict("m", [[1.0]])

@@ -2,6 +2,7 @@
 
 from folkmoot.client.hub import Hub, Notification
 from folkmoot.client.participant import Participant
+from folkmoot.client.prediction import Prediction
 from folkmoot.client.task import Task
 
-__all__ = ["Hub", "Notification", "Participant", "Task"]
+__all__ = ["Hub", "Notification", "Participant", "Prediction", "Task"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import ssl
@@ -14,11 +15,14 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 import httpx2
+import numpy as np
+import numpy.typing as npt
 
 from folkmoot import errors
 from folkmoot.client.answers import json_object, raise_for_error
 from folkmoot.client.chunks import CHUNK_BYTES, LOG_SECONDS, Progress
 from folkmoot.client.partial import PartialFile
+from folkmoot.client.prediction import Prediction, read_prediction
 from folkmoot.client.uploads import CHUNKED_FROM_BYTES, Uploads
 from folkmoot.protocol import paths
 from folkmoot.uncertainty import Statistics, to_json
@@ -27,6 +31,8 @@ Json = dict[str, Any]
 
 CONNECT_SECONDS = 10
 READ_SECONDS = 60
+PREDICTION_SECONDS = 120
+"""A hub waits 30 s each, by default, for a process that is free, for the model to load, and for its answer."""
 GRACE_SECONDS = 15
 """How much later than asked for a long poll may be answered before the connection counts as dead."""
 # Shorter than any server's, so that a request seldom meets a connection that is being closed.
@@ -73,6 +79,15 @@ class Hub:
             trust_env=host not in ("localhost", "127.0.0.1", "::1"),
         )
         self._uploads = Uploads(self._call, chunked_from=chunked_from, chunk_bytes=chunk_bytes, log_seconds=log_seconds)
+
+    @classmethod
+    def from_env(cls) -> Self:
+        """The hub at FOLKMOOT_URL, with the token in FOLKMOOT_TOKEN.
+
+        FOLKMOOT_CA_FILE may name a file with the certificates of a private authority.
+        """
+        url, token = _setting("FOLKMOOT_URL", "the address of the hub"), _setting("FOLKMOOT_TOKEN", "your token there")
+        return cls(url, token, ca_file=os.environ.get("FOLKMOOT_CA_FILE") or None)
 
     def __enter__(self) -> Self:
         return self
@@ -188,6 +203,29 @@ class Hub:
         params = {name: value for name, value in asked.items() if value is not None}
         return self._object("GET", paths.model_calibration(model_id), params=params)
 
+    def predict(
+        self,
+        model_id: str,
+        inputs: Path | npt.ArrayLike,
+        *,
+        round: int | None = None,
+        coverage: float | None = None,
+    ) -> Prediction:
+        """Ask a model, as it is or as it was after `round` rounds; the first axis of `inputs` is that of the rows.
+
+        A path is that of a file as hubs take them: a tensor (.npy, safetensors, torch) or an image. Raises ModelFailed
+        where the model does not answer; InvalidInput where it takes no such input, or nobody has counted what
+        `coverage` needs.
+        """
+        asked = {"model_id": model_id, "return_format": "safetensors", "round": round, "coverage": coverage}
+        form = {name: str(value) for name, value in asked.items() if value is not None}
+        timeout = httpx2.Timeout(READ_SECONDS, connect=CONNECT_SECONDS, read=PREDICTION_SECONDS)
+        with ExitStack() as stack:
+            given = stack.enter_context(inputs.open("rb")) if isinstance(inputs, Path) else _npy(inputs)
+            request = {"data": form, "files": {"model_input": given}, "timeout": timeout}
+            response = stack.enter_context(self._answer("POST", paths.INFERENCE, **request))
+            return read_prediction(response.read())
+
     def create_training(
         self,
         model_id: str,
@@ -248,6 +286,19 @@ class Hub:
         except httpx2.RequestError as error:
             reason = str(error) or type(error).__name__
             raise errors.Unavailable(f"The hub at {self._http.base_url} did not answer: {reason}") from error
+
+
+def _setting(name: str, meaning: str) -> str:
+    if value := os.environ.get(name):
+        return value
+    raise errors.Misconfigured(f"The environment variable {name} is missing: set it to {meaning}.")
+
+
+def _npy(array: npt.ArrayLike) -> io.BytesIO:
+    file = io.BytesIO()
+    np.save(file, np.asarray(array), allow_pickle=False)
+    file.seek(0)
+    return file
 
 
 def _checked_host(url: str) -> str:

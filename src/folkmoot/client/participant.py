@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import random
 import signal
 import threading
@@ -52,8 +51,7 @@ class Participant:
 
         FOLKMOOT_CA_FILE may name a file with the certificates of a private authority.
         """
-        url, token = _setting("FOLKMOOT_URL", "the address of the hub"), _setting("FOLKMOOT_TOKEN", "your token there")
-        return cls(Hub(url, token, ca_file=os.environ.get("FOLKMOOT_CA_FILE") or None))
+        return cls(Hub.from_env())
 
     def train(self, function: Train) -> Train:
         """Mark the function that trains: `(weights, task) -> (weights, num_examples, metrics)`.
@@ -138,12 +136,6 @@ class Participant:
             level = logging.ERROR if isinstance(refused.reason, InvalidInput) else logging.WARNING
             logger.log(level, "round %d: not taken: %s", task.round, refused.reason)
             self._settled.add((*what, task.attempt))
-
-
-def _setting(name: str, meaning: str) -> str:
-    if value := os.environ.get(name):
-        return value
-    raise Misconfigured(f"The environment variable {name} is missing: set it to {meaning}.")
 
 
 @contextmanager

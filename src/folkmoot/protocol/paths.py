@@ -9,6 +9,7 @@ MODELS = "/api/models/"
 TRAININGS = "/api/trainings/"
 UPLOADS = "/api/uploads/"
 NOTIFICATIONS = "/api/notifications/"
+INFERENCE = "/api/inference/"
 API_DOCS = "/api/schema/swagger-ui/"
 
 
