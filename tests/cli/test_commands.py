@@ -37,6 +37,7 @@ def is_one_line(run, *words):
         (["model"], ["show", "convert"]),
         (["model", "show"], ["FILE", "--json"]),
         (["model", "convert"], ["FILE", "OUTPUT", "--as", "--json"]),
+        (["predict"], ["MODEL", "FILE", "--uncertainty", "mc-dropout:50", "On a hub", "--architecture", "--json"]),
         (["demo"], ["--participants", "--rounds", "--port", "--data-dir", "--keep", "--json"]),
     ],
 )

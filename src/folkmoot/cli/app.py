@@ -9,6 +9,7 @@ import typer
 
 from folkmoot.cli.demo import demo
 from folkmoot.cli.model import models
+from folkmoot.cli.predict import predict
 from folkmoot.cli.serve import serve
 from folkmoot.cli.user import users
 from folkmoot.errors import Misconfigured
@@ -22,9 +23,10 @@ app = typer.Typer(
 )
 app.command()(serve)
 app.command()(demo)
+app.command()(predict)
 app.add_typer(users, name="user")
 app.add_typer(models, name="model")
-COMMANDS = ("serve", "demo", "user", "model")
+COMMANDS = ("serve", "demo", "predict", "user", "model")
 
 
 def _show_version(wanted: bool) -> None:
