@@ -6,6 +6,7 @@ import json
 import math
 from uuid import uuid4
 
+import httpx2
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -182,17 +183,45 @@ def test_a_model_is_a_file_or_an_id(folkmoot, csv):
     assert is_refused(folkmoot("predict", uuid4(), csv, "--uncertainty", "mc-dropout:5"), 2, "model files")
 
 
-def test_a_model_on_a_hub_is_asked_by_its_id(folkmoot, serve, model, csv, tmp_path):
+@pytest.fixture
+def here(serve):
+    """The settings with which Ann asks a hub that runs."""
     _, url = serve()
     with Hub(url) as nobody:
-        token = nobody.register("ann", "a long enough secret")["token"]
-    with Hub(url, token) as hub:
-        model_id = hub.upload_model("m", "d", model(identity(nn.Flatten())))
+        return {"FOLKMOOT_URL": url, "FOLKMOOT_TOKEN": nobody.register("ann", "a long enough secret")["token"]}
+
+
+@pytest.fixture
+def uploaded(here, model):
+    """A function: the id of a model on the hub."""
+
+    def upload(module):
+        with Hub(here["FOLKMOOT_URL"], here["FOLKMOOT_TOKEN"]) as hub:
+            return hub.upload_model("m", "d", model(module))
+
+    return upload
+
+
+def test_a_model_on_a_hub_is_asked_by_its_id(folkmoot, here, uploaded, csv, tmp_path):
+    model_id = uploaded(identity(nn.Flatten()))
     Image.fromarray(np.array([[0, 255]], dtype=np.uint8)).save(tmp_path / "two.png")
-    here = {"FOLKMOOT_URL": url, "FOLKMOOT_TOKEN": token}
 
     assert answered(folkmoot("predict", model_id, csv, "--json", **here)) == {"classes": [0, 1, 1], "uncertainty": {}}
     assert answered(folkmoot("predict", model_id, tmp_path / "two.png", "--json", **here))["classes"] == [1]
     shown = folkmoot("predict", model_id, csv, **here).stdout
     assert [line.split() for line in shown.splitlines()] == [["row", "class"], ["0", "0"], ["1", "1"], ["2", "1"]]
     assert is_refused(folkmoot("predict", uuid4(), csv, **here), 1, "not found")
+
+
+def test_a_training_on_a_hub_decides_on_the_uncertainty(folkmoot, here, uploaded, csv):
+    model_id = uploaded(identity(nn.Dropout(0.5)))
+    training = {"model_id": model_id, "target_num_updates": 1, "aggregation_method": "FedAvg", "clients": []}
+    wanted = {"metric_names": [], "uncertainty_method": "MC_DROPOUT", "options": {"uncertainty": {"N": 100}}}
+    token = {"Authorization": f"Token {here['FOLKMOOT_TOKEN']}"}
+    httpx2.post(f"{here['FOLKMOOT_URL']}/api/trainings/", json=training | wanted, headers=token).raise_for_status()
+
+    answer = answered(folkmoot("predict", model_id, csv, "--json", **here))
+
+    assert answer["classes"] == [0, 1, 1]
+    assert [sum(row) for row in answer["probabilities"]] == pytest.approx([1, 1, 1])
+    assert answer["uncertainty"]["mutual_info"][2] > answer["uncertainty"]["mutual_info"][1] > 0

@@ -94,10 +94,8 @@ def _ask_file(
     model: Path, file: Path, architecture: str | None, sampling: Sampling, *, is_regression: bool
 ) -> Predicted:
     rows = read_rows(file)
-    with model.open("rb") as opened:
-        part = ModelPart(hashlib.file_digest(opened, "sha256").hexdigest(), model)
     with Sandbox() as sandbox:
-        samples = sandbox.predict(SandboxModel("you", part, architecture=architecture), rows, sampling)
+        samples = sandbox.predict(SandboxModel("you", _part(model), architecture=architecture), rows, sampling)
     try:
         measures = measure(samples, Ending.VALUES if is_regression else None)
     except InvalidInput as error:
@@ -105,6 +103,14 @@ def _ask_file(
     found = {} if sampling.method == "NONE" else {name: getattr(measures, name) for name in MEASURES}
     known = {name: measured for name, measured in found.items() if measured is not None}
     return Predicted.of_mean(measures.mean, known, are_probabilities=measures.predictive_entropy is not None)
+
+
+def _part(model: Path) -> ModelPart:
+    try:
+        with model.open("rb") as opened:
+            return ModelPart(hashlib.file_digest(opened, "sha256").hexdigest(), model)
+    except OSError as error:
+        raise Misconfigured(f"{model} cannot be read: {error.strerror}") from error
 
 
 def _ask_hub(model_id: str, file: Path) -> Predicted:
