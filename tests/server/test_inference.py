@@ -8,6 +8,7 @@ import json
 import pickle
 import pickletools
 import threading
+import tracemalloc
 import zlib
 from collections import OrderedDict
 from uuid import UUID
@@ -21,6 +22,8 @@ torch = pytest.importorskip("torch")
 from django.db import connections  # noqa: E402 - torch first, without which there is nothing to test
 from PIL import Image  # noqa: E402
 
+from folkmoot.errors import InvalidInput  # noqa: E402
+from folkmoot.server.inference.inputs import read_input  # noqa: E402
 from folkmoot.server.inference.pool import close_sandbox  # noqa: E402
 from folkmoot.server.registry.intake import StoredFile  # noqa: E402
 from folkmoot.server.registry.models import Model  # noqa: E402
@@ -190,7 +193,8 @@ LISTS = "model_input must be nested lists of numbers"
         ([["one", "two"]], "invalid_value", f"{LISTS}, and has something else in them"),
         ([[True, False]], "invalid_value", f"{LISTS}, and has something else in them"),
         ([[None, 1]], "invalid_value", f"{LISTS}, and has something else in them"),
-        ([[10**30, 1]], "invalid_value", f"{LISTS}, and has something else in them"),
+        ([[1, [2]]], "invalid_value", f"{LISTS}, and has something else in them"),
+        ([[10**30, 1]], "invalid_value", "model_input holds a whole number that is too large"),
         ([[]], "invalid_value", "model_input has the shape [1, 0]; expected numbers in at most 32 dimensions"),
         ("no base64!", "invalid_value", f"{LISTS}, or a file in base64; this is neither"),
         ("[[1, 2]", "invalid_value", "model_input begins like nested lists, and is not valid JSON"),
@@ -209,6 +213,17 @@ def test_an_input_that_is_none_is_refused_with_its_name_and_what_was_expected(as
     assert (answer.status_code, answer.json()["code"]) == (400, code)
     assert sentence in answer.json()["detail"]
     assert "model_input" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("given", [["x" * 10**6] + [1] * 100, "ab " * 10**6])
+def test_an_input_that_is_none_takes_no_more_memory_than_a_few_of_itself(given, settings):
+    tracemalloc.start()
+    try:
+        with pytest.raises(InvalidInput):
+            read_input(given, channels=None)
+        assert tracemalloc.get_traced_memory()[1] < 20_000_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_numbers_that_json_cannot_hold_are_refused(as_, owner, model):

@@ -53,6 +53,7 @@ def _parsed(text: str) -> list[Any]:
 
 
 def _from_lists(lists: list[Any]) -> list[Array]:
+    _check_are_numbers(lists)
     try:
         array = np.asarray(lists)
     except (ValueError, OverflowError):  # ragged, or deeper than NumPy goes
@@ -60,13 +61,24 @@ def _from_lists(lists: list[Any]) -> list[Array]:
     if array.dtype.kind == "f":
         return [_checked(array.astype(np.float32) if np.abs(array).max(initial=0) < 3e38 else array)]
     if array.dtype.kind not in "iu":
-        raise InvalidValue("model_input must be nested lists of numbers, and has something else in them")
+        raise InvalidValue("model_input holds a whole number that is too large")
     return [_checked(array.astype(np.float32)), array]
+
+
+def _check_are_numbers(lists: list[Any]) -> None:
+    """Before NumPy sees them: it would give every number of an array the room of the longest text in it."""
+    left = [lists]
+    while left:
+        kinds = set(map(type, values := left.pop()))
+        if kinds == {list}:
+            left += values
+        elif not kinds <= {int, float}:
+            raise InvalidValue("model_input must be nested lists of numbers, and has something else in them")
 
 
 def _from_base64(text: str, channels: int | None) -> Array:
     try:
-        data = base64.b64decode("".join(text.split()), validate=True)
+        data = base64.b64decode(text.encode().translate(None, b" \t\r\n"), validate=True)
     except (binascii.Error, ValueError):
         raise InvalidValue(
             "model_input must be nested lists of numbers, or a file in base64; this is neither"
