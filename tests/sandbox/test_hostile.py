@@ -144,6 +144,15 @@ def test_the_output_is_bounded(ask):
         ask(Hostile("huge_output", str(1 << 20)))
 
 
+@pytest.mark.parametrize("question", ["predict", "preprocess"])
+def test_billions_of_rows_of_nothing_are_no_answer(question, sandbox, model_of, part):
+    nothing = Hostile("nothing", str(1 << 32))
+    model = model_of(nothing, preprocessing=part(nothing))
+
+    with pytest.raises(ModelFailed, match="no numbers: an array of shape .*4294967296, 0"):
+        getattr(sandbox, question)(model, INPUT)
+
+
 def test_what_it_prints_goes_nowhere(ask, capfd):
     assert ask(Hostile("chatter", "2000")) == 1
 
@@ -174,6 +183,8 @@ def message(text: bytes, array_bytes: int = 0) -> str:
         (message(b"{}", 1 << 60), "an answer that is none"),
         (message(b'{"fields": {}, "arrays": [["O", [1]]]}'), "an answer that is none"),
         (message(b'{"fields": {}, "arrays": [["<f4", [-1]]]}'), "an answer that is none"),
+        (message(f'{{"fields": {{}}, "arrays": [["<f4", [0, {2**47}, {2**47}]]]}}'.encode()), "an answer that is none"),
+        (message(b'{"fields": {}, "arrays": [["<f4", [0, 3]]]}'), re.escape("no numbers: an array of shape (0, 3)")),
         (message(b'{"fields": {}, "arrays": []}'), "something else than one array"),
         (message(b'{"fields": {"code": "internal", "message": "<b>\\u0000"}, "arrays": []}'), re.escape("<b>?")),
     ],

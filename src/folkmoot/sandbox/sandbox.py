@@ -83,4 +83,8 @@ class Sandbox:
             answer = child.ask(question, [inputs])
         if len(answer.arrays) != 1:
             raise ModelFailed("the model's process answered with something else than one array")
-        return answer.arrays[0]
+        (array,) = answer.arrays
+        if not array.size:
+            # A model has billions of rows of nothing for free; whoever measures them has not.
+            raise ModelFailed(f"the model answered with no numbers: an array of shape {array.shape}")
+        return array

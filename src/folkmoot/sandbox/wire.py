@@ -187,7 +187,10 @@ def _cut(data: bytearray, described: Sequence[tuple[str, tuple[int, ...]]]) -> l
         count = math.prod(shape)
         if start + count * np.dtype(dtype).itemsize > len(data):
             raise Malformed("an array that ends after the message")
-        arrays.append(np.frombuffer(data, dtype, count, start).reshape(shape))
+        try:
+            arrays.append(np.frombuffer(data, dtype, count, start).reshape(shape))
+        except ValueError as error:  # NumPy bounds a shape even where a 0 in it leaves nothing
+            raise Malformed(f"an array of shape {shape}") from error
         start += arrays[-1].nbytes
     if start != len(data):
         raise Malformed("a message that goes on after its arrays")

@@ -120,6 +120,10 @@ def huge_output(size):
     return torch.zeros(1, int(size))
 
 
+def nothing(rows):
+    return torch.zeros(int(rows), 0)
+
+
 def chatter(count):
     line = b"x" * (1 << 20)
     for _ in range(int(count)):
