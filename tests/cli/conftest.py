@@ -56,11 +56,12 @@ def folkmoot(environment, tmp_path):
 def folkmoot_without(folkmoot, tmp_path):
     """A function that runs a command where these packages are not installed."""
 
-    def run(*arguments, missing):
+    def run(*arguments, missing, **variables):
         site = tmp_path / "site"
-        site.mkdir()
+        site.mkdir(exist_ok=True)
         (site / "sitecustomize.py").write_text(BLOCKED.format(blocked=set(missing)))
-        return folkmoot(*arguments, PYTHONPATH=str(site))
+        path = os.pathsep.join([str(site), *filter(None, [os.environ.get("PYTHONPATH")])])
+        return folkmoot(*arguments, PYTHONPATH=path, **variables)
 
     return run
 

@@ -34,6 +34,7 @@ def is_one_line(run, *words):
         (["user", "add"], ["--help", "--actor", "--staff", "--superuser", "--data-dir"]),
         (["user", "invite"], ["--help", "--days", "--data-dir"]),
         (["user", "password"], ["--help", "--data-dir"]),
+        (["check"], ["--json", "--data-dir"]),
         (["model"], ["show", "convert"]),
         (["model", "show"], ["FILE", "--json"]),
         (["model", "convert"], ["FILE", "OUTPUT", "--as", "--json"]),

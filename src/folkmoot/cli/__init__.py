@@ -1,4 +1,4 @@
-"""The command line: `folkmoot serve`, `folkmoot user add`, `folkmoot model`, `folkmoot predict`, `folkmoot demo`."""
+"""The command line: `folkmoot serve`, `check`, `user`, `model`, `predict` and `demo`."""
 
 from __future__ import annotations
 

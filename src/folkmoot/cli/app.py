@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from folkmoot.cli.check import check
 from folkmoot.cli.demo import demo
 from folkmoot.cli.model import models
 from folkmoot.cli.predict import predict
@@ -23,10 +24,11 @@ app = typer.Typer(
 )
 app.command()(serve)
 app.command()(demo)
+app.command()(check)
 app.command()(predict)
 app.add_typer(users, name="user")
 app.add_typer(models, name="model")
-COMMANDS = ("serve", "demo", "predict", "user", "model")
+COMMANDS = ("serve", "demo", "check", "predict", "user", "model")
 
 
 def _show_version(wanted: bool) -> None:

@@ -57,8 +57,7 @@ def serve(serving: Serving, *, on_ready: Callable[[str], None]) -> None:
 def prepare(data_dir: Path, *, host: str = "127.0.0.1") -> None:
     """Set Django up on this data folder and bring its database up to date."""
     make_data_dir(data_dir)
-    os.environ["FOLKMOOT_DATA_DIR"] = str(data_dir)
-    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "folkmoot.server.settings")
+    configure(data_dir)
     # On loopback whoever can reach the server may register; elsewhere the operator makes the accounts.
     os.environ.setdefault("FOLKMOOT_REGISTRATION", "open" if host in LOOPBACK else "closed")
     secret_key.make(data_dir)
@@ -73,6 +72,12 @@ def prepare(data_dir: Path, *, host: str = "127.0.0.1") -> None:
     except OperationalError as error:
         reason = " ".join(str(error).split())
         raise Misconfigured(f"the database cannot be used ({reason}); see FOLKMOOT_DATABASE_URL") from error
+
+
+def configure(data_dir: Path) -> None:
+    """Have Django's settings made for this data folder; nothing is loaded yet."""
+    os.environ["FOLKMOOT_DATA_DIR"] = str(data_dir)
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "folkmoot.server.settings")
 
 
 def make_data_dir(data_dir: Path) -> None:

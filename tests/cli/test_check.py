@@ -1,0 +1,154 @@
+"""`folkmoot check` says in a line each what is right and what is wrong, and what to do."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from contextlib import closing
+
+import pytest
+
+from folkmoot.sandbox import Protection, protections
+
+
+@pytest.fixture
+def data(folkmoot, tmp_path):
+    """The data folder of a hub that has been started once."""
+    assert folkmoot("user", "add", "ada", "--data-dir", tmp_path / "data").returncode == 0
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def check(folkmoot_without):
+    """A function that runs the check without what takes long to import, for what has nothing to do with it."""
+
+    def run(*arguments, **variables):
+        return folkmoot_without("check", "--json", *arguments, missing=["numba", "onnxruntime", "torch"], **variables)
+
+    return run
+
+
+def found_by(run):
+    """The findings by name; a name that comes twice keeps its last."""
+    assert run.stderr == ""
+    return {finding["name"]: finding for finding in json.loads(run.stdout)["findings"]}
+
+
+def test_a_sound_deployment_is_a_line_for_each_thing_and_nothing_wrong(folkmoot, data):
+    before = sorted(data.rglob("*"))
+
+    run = folkmoot("check", "--data-dir", data)
+
+    assert (run.returncode, run.stderr) == (0, "")
+    lines = run.stdout.splitlines()
+    for thing in ("data folder", "settings", "database", "torch", "onnxruntime", "Pillow"):
+        assert [line for line in lines if line.startswith(f"ok       {thing}: ")], run.stdout
+    assert sorted(data.rglob("*")) == before
+
+
+def test_a_program_reads_one_object_that_says_the_same(check, data):
+    run = check("--data-dir", data)
+
+    assert run.returncode == 0
+    assert json.loads(run.stdout)["sound"] is True
+    assert found_by(run)["database"]["status"] == "ok"
+
+
+def test_where_no_hub_has_been_started_the_check_says_so_and_makes_nothing(check, tmp_path):
+    run = check()
+
+    assert run.returncode == 1
+    assert json.loads(run.stdout)["sound"] is False
+    for name in ("data folder", "database"):
+        assert found_by(run)[name]["status"] == "wrong"
+        assert "folkmoot serve" in found_by(run)[name]["remedy"]
+    assert not (tmp_path / "folkmoot-data").exists()
+
+
+def test_a_database_that_is_not_migrated_is_wrong(check, data):
+    with closing(sqlite3.connect(data / "folkmoot.sqlite3")) as database, database:
+        database.execute("delete from django_migrations where id = (select max(id) from django_migrations)")
+
+    run = check("--data-dir", data)
+
+    assert run.returncode == 1
+    assert found_by(run)["database"] == {
+        "name": "database",
+        "status": "wrong",
+        "detail": "migrations that are not applied: 1",
+        "remedy": "start folkmoot serve once, which brings it up to date",
+    }
+
+
+def test_a_file_that_is_no_database_is_wrong(check, data):
+    (data / "folkmoot.sqlite3").write_text("no database at all")
+
+    run = check("--data-dir", data)
+
+    assert run.returncode == 1
+    assert found_by(run)["database"]["detail"] == "cannot be used (file is not a database)"
+
+
+def test_a_database_that_does_not_answer_is_wrong(check, data):
+    nobody = "postgres://nobody@127.0.0.1:1/nothing"
+
+    run = check("--data-dir", data, FOLKMOOT_DATABASE_URL=nobody)
+
+    assert run.returncode == 1
+    assert found_by(run)["database"]["status"] == "wrong"
+    assert "FOLKMOOT_DATABASE_URL" in found_by(run)["database"]["remedy"]
+
+
+@pytest.mark.parametrize("folder", ["/proc", "file"])
+def test_a_data_folder_that_cannot_be_written_is_wrong(check, tmp_path, folder):
+    (tmp_path / "file").touch()
+
+    run = check("--data-dir", folder)
+
+    assert run.returncode == 1
+    data_folder = found_by(run)["data folder"]
+    assert data_folder["status"] == "wrong"
+    assert folder in data_folder["detail"]
+    assert "--data-dir" in data_folder["remedy"]
+
+
+def test_little_space_is_a_warning(check, data):
+    run = check("--data-dir", data, FOLKMOOT_MAX_UPLOAD_BYTES=str(2**60))
+
+    assert run.returncode == 0
+    assert found_by(run)["free space"]["status"] == "warning"
+
+
+def test_a_wrong_environment_variable_is_wrong_and_the_rest_is_looked_at(check, data):
+    run = check("--data-dir", data, FOLKMOOT_LEASE_SECONDS="x")
+
+    assert run.returncode == 1
+    assert "FOLKMOOT_LEASE_SECONDS" in found_by(run)["settings"]["detail"]
+    assert found_by(run)["Pillow"]["status"] == "ok"
+
+
+def test_what_is_risky_in_a_deployment_is_a_warning(check, data):
+    run = check("--data-dir", data, FOLKMOOT_SECURE_COOKIES="false")
+
+    assert run.returncode == 0
+    assert found_by(run)["settings"]["status"] == "warning"
+    assert "COOKIE_SECURE" in found_by(run)["settings"]["detail"]
+
+
+def test_what_is_not_installed_is_named_with_how_to_install_it(folkmoot_without):
+    found = found_by(folkmoot_without("check", "--json", missing=["numba", "torch", "onnxruntime", "PIL"]))
+
+    for name, status, extra in [
+        ("numba", "warning", "fast"),
+        ("torch", "warning", "torch"),
+        ("onnxruntime", "warning", "onnx"),
+        ("Pillow", "wrong", "server"),
+    ]:
+        assert (found[name]["status"], found[name]["remedy"]) == (status, f"pip install 'folkmoot[{extra}]'")
+
+
+def test_each_protection_of_the_sandbox_is_there_with_whether_it_applies(check):
+    found = found_by(check())
+
+    applying = {each for each in Protection if found[f"sandbox, {each}"]["status"] == "ok"}
+    assert applying == protections()
