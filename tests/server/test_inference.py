@@ -792,6 +792,22 @@ def test_a_model_that_answers_with_nan_costs_its_caller_a_422(ask, make):
     assert (answer.status_code, answer.json()["detail"]) == (422, "the model answered with NaN or infinity")
 
 
+def test_outputs_whose_variance_is_too_large_for_their_type_cost_their_caller_a_422(ask, two_rounds):
+    answer = ask(model_id=two_rounds("ENSEMBLE", softmax=False), model_input=[[0.0, 1e30]])
+
+    sentence = "the variance of the model's outputs is no finite float32"
+    assert (answer.status_code, answer.json()["detail"]) == (422, sentence)
+
+
+def test_an_interval_around_infinity_costs_its_caller_a_422(ask, calibrated):
+    training = calibrated(OFF_BY_ONE_AT_MOST, OFF_BY_ONE_AT_MOST, file=saved(linear([1.0, 0.0], [0.0, -3e38])))
+
+    answer = ask(model_id=str(training.model_id), model_input=[[1.0, 1e38]], coverage=0.5)
+
+    sentence = "the interval of the model's outputs is no finite float32"
+    assert (answer.status_code, answer.json()["detail"]) == (422, sentence)
+
+
 class Endless(torch.nn.Module):
     def __init__(self):
         super().__init__()

@@ -41,10 +41,11 @@ def answer_of(samples: Array, plan: Plan) -> Answer:
     if plan.method == "NONE":
         return Answer(_decided(samples[0]))
     try:
-        measures = measure(samples, ending_of(samples, plan.softmax))
+        with np.errstate(over="ignore", invalid="ignore"):
+            measures = measure(samples, ending_of(samples, plan.softmax))
     except InvalidInput as error:
         raise ModelFailed(f"the model's outputs cannot be measured: {error.message}") from error
-    return _narrowed(measures, samples.dtype)
+    return _answer(measures, samples.dtype)
 
 
 def _decided(outputs: Array) -> Array:
@@ -65,7 +66,16 @@ def ending_of(samples: Array, softmax: bool | None) -> Ending | None:
     return Ending.VALUES if found is Ending.LOGITS else found
 
 
-def _narrowed(measures: Measures, dtype: np.dtype[Any]) -> Answer:
+def narrowed(values: Array, dtype: np.dtype[Any], name: str) -> Array:
+    """As wide as the model's numbers; raises ModelFailed where `values` are infinite, or become so."""
+    with np.errstate(over="ignore"):
+        narrow = np.asarray(values, dtype)
+    if not np.isfinite(narrow).all():
+        raise ModelFailed(f"the {name} of the model's outputs is no finite {dtype}")
+    return narrow
+
+
+def _answer(measures: Measures, dtype: np.dtype[Any]) -> Answer:
     found = {name: value for name in _MEASURES if (value := getattr(measures, name)) is not None}
-    uncertainty = {name: np.asarray(value, dtype) for name, value in found.items()}
-    return Answer(np.asarray(measures.mean, dtype), uncertainty)
+    uncertainty = {name: narrowed(value, dtype, name) for name, value in found.items()}
+    return Answer(narrowed(measures.mean, dtype, "mean"), uncertainty)

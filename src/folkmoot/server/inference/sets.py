@@ -8,7 +8,7 @@ import numpy as np
 
 from folkmoot.errors import InvalidInput, InvalidValue, ModelFailed, NotFound
 from folkmoot.server.accounts.models import User
-from folkmoot.server.inference.answers import Array, ending_of
+from folkmoot.server.inference.answers import Array, ending_of, narrowed
 from folkmoot.server.inference.plans import Plan
 from folkmoot.server.registry.models import Model
 from folkmoot.server.trainings.calibration import shown_calibration
@@ -47,7 +47,7 @@ def set_of(samples: Array, limit: Limit, plan: Plan) -> Array:
     outputs = samples[0]
     if not limit.is_of_classes:
         ends = np.stack(prediction_interval(outputs, limit.threshold), axis=-1)
-        return ends.astype(np.result_type(outputs, np.float32))
+        return narrowed(ends, np.result_type(outputs, np.float32), "interval")
     if outputs.ndim != 2:
         raise ModelFailed(f"the model's outputs have the shape {outputs.shape}; sets are of (rows, classes)")
     try:
