@@ -10,6 +10,7 @@ import struct
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -131,6 +132,12 @@ def test_memory_is_bounded(how, ask, needs):
 
     with pytest.raises(ModelFailed, match=r"takes more memory than it may|RuntimeError|OSError"):
         ask(Hostile("allocate", how))
+
+
+def test_the_kernel_ends_a_model_before_the_server_where_memory_runs_out(sandbox, model_of):
+    pid = int(sandbox.predict(model_of(Hostile("pid")), INPUT).item())
+
+    assert Path(f"/proc/{pid}/oom_score_adj").read_text() == "1000\n"
 
 
 @pytest.mark.parametrize("kind", [Hostile, HostileWhenLoaded])

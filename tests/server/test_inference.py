@@ -808,6 +808,18 @@ def test_an_interval_around_infinity_costs_its_caller_a_422(ask, calibrated):
     assert (answer.status_code, answer.json()["detail"]) == (422, sentence)
 
 
+def test_an_output_is_as_large_as_the_operator_lets_it_be(ask, model, settings):
+    close_sandbox()
+    settings.SANDBOX_OUTPUT_BYTES = 16
+    try:
+        answers = [ask(model_id=model, model_input=[[1.0, 2.0]] * rows) for rows in (2, 3)]
+    finally:
+        close_sandbox()
+
+    assert [each.status_code for each in answers] == [200, 422]
+    assert answers[1].json()["detail"] == "the model's output has 24 bytes; at most 16 are taken"
+
+
 class Endless(torch.nn.Module):
     def __init__(self):
         super().__init__()

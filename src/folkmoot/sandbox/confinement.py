@@ -7,6 +7,7 @@ import os
 import resource
 import subprocess
 import sys
+from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
 
@@ -36,6 +37,7 @@ class Protection(StrEnum):
 
 def confine(*, memory_bytes: int, cpu_seconds: int, parent: int) -> frozenset[Protection]:
     """Give up whatever the kernel lets a process give up, and say which of it that was."""
+    _be_ended_first()
     os.chdir("/")
     os.nice(_NICENESS)
     taken_already = _address_space()
@@ -60,6 +62,12 @@ def protections() -> frozenset[Protection]:
         command, check=True, stdin=subprocess.DEVNULL, capture_output=True, env=environment(), cwd="/"
     )
     return frozenset(map(Protection, json.loads(done.stdout)))
+
+
+def _be_ended_first() -> None:
+    """Where the host's memory runs out, the kernel is to end this process rather than the server."""
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000")
 
 
 def _leave_network() -> bool:

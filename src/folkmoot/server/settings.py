@@ -56,10 +56,11 @@ MODEL_FILE_LIMITS = Limits(
 )
 MAX_NUM_EXAMPLES = env.whole_number("FOLKMOOT_MAX_NUM_EXAMPLES", 10**9)
 
-# Of the processes that run models: how long one may take to load a model, and again for each answer; its memory; how
-# many there may be; how much memory the idle ones may keep in all.
+# Of the processes that run models: how long one may take to load a model, and again for each answer; its memory;
+# its answer; how many there may be; how much memory the idle ones may keep in all.
 SANDBOX_SECONDS = env.seconds("FOLKMOOT_SANDBOX_SECONDS", 30)
 SANDBOX_MEMORY_BYTES = env.whole_number("FOLKMOOT_SANDBOX_MEMORY_BYTES", 4 * 2**30)
+SANDBOX_OUTPUT_BYTES = env.whole_number("FOLKMOOT_SANDBOX_OUTPUT_BYTES", 32 * 2**20)
 SANDBOX_PROCESSES = env.whole_number("FOLKMOOT_SANDBOX_PROCESSES", 16)
 SANDBOX_CACHE_BYTES = env.whole_number("FOLKMOOT_SANDBOX_CACHE_BYTES", 4 * 2**30)
 

@@ -30,6 +30,7 @@ def get_sandbox() -> Sandbox:
             limits = SandboxLimits(
                 seconds=settings.SANDBOX_SECONDS,
                 memory_bytes=settings.SANDBOX_MEMORY_BYTES,
+                output_bytes=settings.SANDBOX_OUTPUT_BYTES,
                 max_children=settings.SANDBOX_PROCESSES,
                 max_children_per_owner=max(1, settings.SANDBOX_PROCESSES // 4),
                 cache_bytes=settings.SANDBOX_CACHE_BYTES,
