@@ -64,6 +64,15 @@ def test_a_shape_that_the_model_does_not_take_has_no_summary(sandbox, model_of):
     assert sandbox.summary(model_of(nn.Linear(2, 3)), (None, 5)) is None
 
 
+def test_names_that_no_database_takes_are_made_printable(sandbox, model_of):
+    network = nn.Sequential(nn.Linear(2, 3))
+    network.add_module("a\x00b", nn.ReLU())
+
+    summary = sandbox.summary(model_of(network), (None, 2))
+
+    assert summary["summary_list"][2]["var_name"] == "a?b"
+
+
 def test_what_is_not_of_torch_has_no_summary(sandbox, model_of):
     from folkmoot.demo.network import initial_weights
 

@@ -55,4 +55,9 @@ def _of_kind(value: Any, kind: type) -> Any:
         raise TypeError
     if isinstance(value, list) and any(type(each) is not int for each in value):
         raise TypeError
-    return value
+    return _printable(value) if isinstance(value, str) else value
+
+
+def _printable(text: str) -> str:
+    """Question marks for the rest, of which PostgreSQL's jsonb refuses NUL and lone surrogates."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
