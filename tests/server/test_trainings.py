@@ -245,6 +245,7 @@ def test_a_method_that_is_not_there_is_answered_with_those_that_are(create):
         ("options", {"encoding": "int8"}),
         ("options", {"participants_may_steer": "perhaps"}),
         ("options", {"daisy_chain_period": -1}),
+        ("options", {"uncertainty": {"over": "members"}}),
     ],
 )
 def test_a_value_that_makes_no_sense_is_refused_under_its_field(create, field, value):

@@ -23,7 +23,7 @@ class UncertaintyOptionsSerializer(serializers.Serializer):
 
     N = serializers.IntegerField(min_value=1, max_value=MAX_SAMPLES, required=False)
     softmax = serializers.BooleanField(required=False)
-    over = serializers.ChoiceField(("members", "checkpoints", "updates"), required=False)
+    over = serializers.ChoiceField(("checkpoints", "updates"), required=False)
     k = serializers.IntegerField(min_value=1, max_value=MAX_CHECKPOINTS, required=False)
 
     def to_internal_value(self, data: Any) -> dict[str, Any]:
