@@ -201,6 +201,7 @@ PATHS = {
     "MODELS": "model-list",
     "TRAININGS": "training-list",
     "NOTIFICATIONS": "notification-list",
+    "INFERENCE": "inference-list",
     "API_DOCS": "swagger-ui",
     "model": "model-detail",
     "model_calibration": "model-calibration",
