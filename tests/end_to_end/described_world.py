@@ -80,9 +80,11 @@ class DescribedWorld:
         metrics = {"metric_names": ["loss"], "metric_values": [1]}
         calibration = {"round": 0, "statistics": to_json(RegressionStatistics.of([1.0, 2.0], [1.5, 2.0]))}
         self._call("POST", f"models/{model}/calibration/", json=calibration)
-        seen = ("calibration/", "", "metadata/", "metrics/", "checkpoints/", "lineage/", "preprocessing/")
+        seen = ("", "metadata/", "metrics/", "checkpoints/", "lineage/", "preprocessing/")
         return {
             **{f"GET /api/models/{{id}}/{each}": {"ids": [model]} for each in seen},
+            # By its number: an update that is sent meanwhile makes another checkpoint the latest.
+            "GET /api/models/{id}/calibration/": {"ids": [model], "query": {"round": 0}},
             "POST /api/models/": {"body": {**MODEL, "model_file": encoded(self.file)}, "type": "multipart/form-data"},
             "DELETE /api/models/{id}/": {"ids": [self._model(), self._model()]},
             "POST /api/inference/": {

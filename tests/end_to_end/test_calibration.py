@@ -53,12 +53,14 @@ def digits():
 
 
 @pytest.fixture
-def regression(hub):
+def regression(world):
+    """In a world of its own: participants of a shared one may be asked to train other models, too."""
+    world.server.start()
     form = {"name": "digits", "description": "softmax regression"}
     file = as_file({"w": np.zeros((64, 10), "f4"), "b": np.zeros(10, "f4")})
-    answer = hub.call(hub.actor, "POST", "/api/models/", data=form, files={"model_file": ("m.safetensors", file)})
+    answer = world.call(world.actor, "POST", "/api/models/", data=form, files={"model_file": ("m.safetensors", file)})
     assert answer.status_code == 201, answer.text
-    return replace(hub, model_id=answer.json()["model_id"])
+    return replace(world, model_id=answer.json()["model_id"])
 
 
 def test_what_participants_count_calibrates_the_model_for_data_that_nobody_has_counted(regression, digits):

@@ -186,7 +186,7 @@ def test_a_strategy_needs_its_number_of_whole_updates(make_scene, storage, work)
     options = {"tests": "never", "aggregation": {"num_byzantine": 0}}
     scene = make_scene(participants=3, aggregation_method="Krum", options=options)
     for number, participant in enumerate(scene.participants):
-        scene.send_update(participant, w=[number, 0])
+        scene.send_update(participant, w=[number + 5, 0])
     flip_a_value(storage.path(update_of(scene, 0).sha256))
 
     work()
