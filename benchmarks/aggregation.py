@@ -4,7 +4,9 @@ For each case, N updates of P float32 values, the contenders take turns, each tu
 merged something small before:
 
 reading   NumPy's sum over a memory map of each file
-Folkmoot  from files to a file: timed are reading, verifying checksums, merging, the digest, writing and fsync
+writing   one model's bytes to a file, as the result is written: timed are the digest, writing and fsync
+Folkmoot  from files to a file: timed are reading, verifying checksums, merging, the digest, writing and fsync; once
+          without and once with `scores`, which a hub asks for unless told otherwise
 Flower    from messages in memory to a record in memory: timed are deserializing, merging and serializing
 NVFlare   from arrays in memory to arrays in memory: timed is merging
 decoding  what these two do before with every update that comes, to have it in that form
@@ -13,7 +15,8 @@ So the peers are spared the files. `make bench` installs them; `contenders/` has
 
 Printed is the best of several turns: seconds; how much of them fsync took, which is the disk's part; gigabytes of
 updates per second; how many times as fast as that Folkmoot is, and would be if fsync took no time; and the most
-anonymous memory in any turn, above what the process had when it was warm, in MB and in models.
+anonymous memory in any turn, above what the process had when it was warm, in MB and in models. Below are the targets
+of the case, met or missed, by the times without decoding, which are the harder ones.
 """
 
 # ruff: noqa: T201 (printing is what it is for)
@@ -27,8 +30,9 @@ from pathlib import Path
 from typing import Any
 
 from contenders.files import make_files
+from contenders.machine import machine
 from contenders.race import Case, race
-from contenders.table import print_head, print_rows
+from contenders.table import print_head, print_rows, print_targets
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "FedAvg": {},
@@ -48,6 +52,7 @@ PARAMETERS_TO_WARM_UP, MOST_TO_WARM_UP = 500_000, 50
 
 def main() -> None:
     options = parse_arguments()
+    print(machine())
     print(f"{options.threads} threads for Folkmoot, best of {options.repeats} turns")
     for strategy in options.strategies:
         for num_updates, num_parameters in options.sizes or usual_sizes(strategy, quick=options.quick):
@@ -86,7 +91,9 @@ def run(case: Case, options: argparse.Namespace) -> None:
         files = make_files(Path(folder, "all"), case.num_updates, case.num_parameters)
         print_head(case, files, cold=options.cold)
         turns = {"threads": options.threads, "repeats": options.repeats, "cold": options.cold}
-        print_rows(race(case, files, warm_up, **turns), files)
+        results = race(case, files, warm_up, **turns)
+        print_rows(results, files)
+        print_targets(case, results, files)
 
 
 if __name__ == "__main__":

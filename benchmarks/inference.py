@@ -1,11 +1,9 @@
 """How fast predictions are at the API of a hub of its own: `folkmoot serve` in a process, asked over HTTP in JSON.
 
 A network of 100,000 parameters with a layer of dropout, asked for one row and for 1,000 rows at a time; and the same
-network in a training with MC dropout, 100 samples of a batch of 32, against single passes of that batch. Prints medians
-in milliseconds; that of dropout, too, as single passes for every 10 samples.
+network in a training with MC dropout, 100 samples of a batch of 32, against single questions about that batch: as a
+whole module, and as TorchScript. Prints medians with the targets that they are to stay under, and whether they do.
 """
-
-# ruff: noqa: T201 (printing is what it is for)
 
 from __future__ import annotations
 
@@ -13,8 +11,6 @@ import argparse
 import contextlib
 import io
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -23,29 +19,37 @@ from typing import Any
 
 import httpx2
 import numpy as np
+from common.figures import show
+from common.hub import populate, served
 
 INPUTS, HIDDEN, CLASSES = 64, 1333, 10
 SAMPLES, BATCH, ROWS = 100, 32, 1000
-COMMAND = "from folkmoot.cli import main; main()"
 FULL, QUICK = 100, 15
+KINDS = ("module", "TorchScript")
 
 
 def main() -> None:
     repeats = parse_arguments().repeats
     rng = np.random.default_rng(0)
     one, batch, many = (rng.normal(size=(rows, INPUTS)).round(4).tolist() for rows in (1, BATCH, ROWS))
-    with tempfile.TemporaryDirectory() as folder, served(Path(folder)) as hub:
-        plain = upload(hub)
-        sampled = train(hub, upload(hub))
-        began = time.perf_counter()
-        ask(hub, plain, one)
-        print(f"{'the first question':<32} {(time.perf_counter() - began) * 1000:>9.1f} ms")
-        median(hub, plain, one, repeats, "1 row")
-        single = median(hub, plain, batch, repeats, f"{BATCH} rows")
-        median(hub, plain, many, repeats, f"{ROWS:,} rows")
-        ask(hub, sampled, batch)
-        dropped = median(hub, sampled, batch, max(repeats // 5, 5), f"{BATCH} rows, {SAMPLES} samples")
-        print(f"{'single passes per 10 samples':<32} {dropped / single / (SAMPLES / 10):>9.2f}")
+    with asked() as hub:
+        plain = upload(hub, network())
+        show("the first question", median(hub, plain, one, 1), "ms")
+        show("1 row", median(hub, plain, one, repeats), "ms", target=15)
+        show(f"{ROWS:,} rows", median(hub, plain, many, repeats), "ms", target=150)
+        for kind in KINDS:
+            compare_dropout(hub, kind, batch, repeats)
+
+
+def compare_dropout(hub: httpx2.Client, kind: str, batch: list[Any], repeats: int) -> None:
+    plain, sampled = upload(hub, network(kind)), train(hub, upload(hub, network(kind)))
+    for model in (plain, sampled):
+        ask(hub, model, batch)
+    single = median(hub, plain, batch, repeats)
+    dropped = median(hub, sampled, batch, max(repeats // 5, 5))
+    show(f"{BATCH} rows, {kind}", single, "ms")
+    show(f"{BATCH} rows, {kind}, {SAMPLES} samples", dropped, "ms")
+    show("  in questions per 10 samples", dropped / single / (SAMPLES / 10), "", target=5)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -58,34 +62,28 @@ def parse_arguments() -> argparse.Namespace:
 
 
 @contextlib.contextmanager
-def served(data_dir: Path) -> Iterator[httpx2.Client]:
-    """A hub, and its one user's line to it."""
-    command = [sys.executable, "-c", COMMAND, "serve", "--port=0", f"--data-dir={data_dir}"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603 (our own)
-        try:
-            announced = process.stdout.readline() if process.stdout else ""
-            url = next(word for word in announced.split() if word.startswith("http"))
-            with httpx2.Client(base_url=f"{url}/api/", timeout=120) as hub:
-                account = {"username": "ada", "password": "correct horse battery staple", "client": True}
-                token = hub.post("users/", json=account).raise_for_status().json()["token"]
-                hub.headers["Authorization"] = f"Token {token}"
-                yield hub
-        finally:
-            process.terminate()
+def asked() -> Iterator[httpx2.Client]:
+    """A line to a hub of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        accounts = populate(Path(folder), 1)
+        with served(Path(folder), accounts) as hub:
+            headers = {"Authorization": f"Token {accounts[0].token}"}
+            with httpx2.Client(base_url=f"{hub.url}/api/", headers=headers, timeout=120) as http:
+                yield http
 
 
-def upload(hub: httpx2.Client) -> str:
+def upload(hub: httpx2.Client, file: bytes) -> str:
     fields = {"name": "network", "description": "of the benchmark"}
-    answer = hub.post("models/", data=fields, files={"model_file": network()}).raise_for_status()
+    answer = hub.post("models/", data=fields, files={"model_file": file}).raise_for_status()
     return str(answer.json()["model_id"])
 
 
-def network() -> bytes:
+def network(kind: str = "module") -> bytes:
     import torch
 
     layers = [torch.nn.Linear(INPUTS, HIDDEN), torch.nn.ReLU(), torch.nn.Dropout(), torch.nn.Linear(HIDDEN, CLASSES)]
-    file = io.BytesIO()
-    torch.save(torch.nn.Sequential(*layers), file)
+    module, file = torch.nn.Sequential(*layers), io.BytesIO()
+    torch.save(module, file) if kind == "module" else torch.jit.save(torch.jit.script(module), file)
     return file.getvalue()
 
 
@@ -100,14 +98,13 @@ def ask(hub: httpx2.Client, model: str, rows: list[Any]) -> None:
     hub.post("inference/", json={"model_id": model, "model_input": rows}).raise_for_status()
 
 
-def median(hub: httpx2.Client, model: str, rows: list[Any], repeats: int, name: str) -> float:
-    """Milliseconds, printed under that name."""
+def median(hub: httpx2.Client, model: str, rows: list[Any], repeats: int) -> float:
+    """Milliseconds."""
     taken = []
     for _ in range(repeats):
         began = time.perf_counter()
         ask(hub, model, rows)
         taken.append((time.perf_counter() - began) * 1000)
-    print(f"{name:<32} {statistics.median(taken):>9.1f} ms")
     return statistics.median(taken)
 
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,8 @@ from contenders.files import Files
 from contenders.process import BENCHMARKS, Failed, take_turn
 from contenders.storage import drop_from_cache
 from contenders.turn import Job, Result
+
+OURS, READING, WRITING = "Folkmoot", "reading, 2 threads", "writing the result"
 
 ENVIRONMENTS = BENCHMARKS.parent / "build" / "bench"
 
@@ -33,6 +34,8 @@ class Contender:
     name: str
     module: str
     threads: int = 1
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Beside those of the case."""
     python: Path = Path(sys.executable)
 
 
@@ -47,8 +50,10 @@ class Peer(Contender):
 def contenders(threads: int) -> list[Contender]:
     return [
         Contender("reading, 1 thread", "reading", threads=1),
-        Contender("reading, 2 threads", "reading", threads=2),
-        Contender("Folkmoot", "folkmoot", threads=threads),
+        Contender(READING, "reading", threads=2),
+        Contender(WRITING, "writing"),
+        Contender(OURS, "folkmoot", threads=threads),
+        Contender(f"{OURS}, scores", "folkmoot", threads=threads, options={"scores": True}),
         peer("Flower", "flower", lambda case: case.num_updates * (1 if case.strategy == "FedAvg" else 5) + 5),
         peer("NVFlare", "nvflare", lambda case: case.num_updates + 6 if case.strategy == "FedAvg" else None),
     ]
@@ -60,7 +65,11 @@ def peer(name: str, module: str, models: Callable[[Case], int | None]) -> Peer:
 
 def race(case: Case, files: Files, warm_up: Files, *, threads: int, repeats: int, cold: bool) -> dict[str, Result]:
     """Return the best result of each contender, or its `error`; `memory` is the most that it took in any turn."""
-    before = partial(drop_from_cache, [files.base, *files.updates] if cold else [])
+
+    def before() -> None:
+        files.output.unlink(missing_ok=True)  # on a hub no checkpoint takes the place of another
+        drop_from_cache([files.base, *files.updates] if cold else [])
+
     best: dict[str, Result] = {}
     for turn in range(repeats):  # taking turns, so that all see the same moods of the machine
         for contender in contenders(threads):
@@ -81,7 +90,8 @@ def attempt(contender: Contender, case: Case, files: Files, warm_up: Files, befo
 
     def job(of: Files) -> Job:
         paths = {"base": str(of.base), "updates": [str(path) for path in of.updates], "output": str(of.output)}
-        return {"strategy": case.strategy, "options": case.options, "threads": contender.threads, **paths}
+        options = {**case.options, **contender.options}
+        return {"strategy": case.strategy, "options": options, "threads": contender.threads, **paths}
 
     try:
         return take_turn(contender.python, contender.module, warm_up=job(warm_up), job=job(files), before=before)

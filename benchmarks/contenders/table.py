@@ -5,8 +5,9 @@
 from __future__ import annotations
 
 from contenders.files import Files
-from contenders.race import Case
+from contenders.race import OURS, WRITING, Case
 from contenders.storage import drop_from_cache, file_system, share_in_cache
+from contenders.targets import verdicts
 from contenders.turn import Result
 
 COLUMNS = ("", "seconds", "fsync", "GB/s", "Folkmoot is", "but for fsync", "memory MB", "models")
@@ -32,8 +33,13 @@ def whereabouts(files: Files, *, cold: bool) -> str:
     return f"files on {where}, {share:.0%} in the page cache" + (" before each turn" if cold else "")
 
 
+def print_targets(case: Case, results: dict[str, Result], files: Files) -> None:
+    for line in verdicts(case, results, files):
+        print(f"  {line}", flush=True)
+
+
 def print_rows(results: dict[str, Result], files: Files) -> None:
-    ours = results["Folkmoot"]
+    ours = results[OURS]
     for name, result in results.items():
         if "error" in result:
             print(f"{name:<{WIDTHS[0]}} {result['error']}")
@@ -50,7 +56,7 @@ def print_row(name: str, result: Result, ours: Result, files: Files) -> None:
         name,
         f"{seconds:.3f}",
         f"{result['fsync']:.3f}" if "fsync" in result else "",
-        f"{files.num_bytes / seconds / 1e9:.2f}",
+        "" if name == WRITING else f"{files.num_bytes / seconds / 1e9:.2f}",
         *ratios(seconds, ours),
         f"{memory / 1e6:.0f}",
         f"{memory / files.base.stat().st_size:.2f}",

@@ -17,6 +17,7 @@ COMPILED = pytest.importorskip("folkmoot.aggregation.compiled").COMPILED
 
 # Around the lanes, the columns that are sorted at once and the tiles that stay in the cache.
 SIZES = [1, LANES - 1, LANES, LANES + 1, 511, 512, 513, 2048, 8191, 8192, 8193, 20_011]
+STRETCH = 2 * COLUMNS
 DTYPES = ["f4", "f8"]
 
 
@@ -78,47 +79,52 @@ def in_lanes(products: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("size", SIZES)
-def test_inner_products_of_a_delta(size, dtype):
-    random = np.random.default_rng(size)
-    values, base, other = some(random, size, dtype), some(random, size), some(random, size)
+@pytest.mark.parametrize(("n", "size"), [*((3, size) for size in SIZES), (1, 1025), (2, 2000), (40, 3000)])
+def test_inner_products_of_deltas_with_themselves_and_with_their_mean(n, size, dtype):
+    values, bases, deltas = some_deltas(n, size, dtype)
+    shares = np.random.default_rng(n).uniform(0, 1, n)
 
-    square, product = both(lambda kernels: np.array(kernels.delta_products(values, base, other)))
+    def mean_products(kernels):
+        products = np.ones((n + 1, 2))
+        kernels.mean_products(values, bases, shares, STRETCH, products)
+        return products
 
-    delta = values.astype("f8") - base
-    assert (square, product) == (in_lanes(delta * delta), in_lanes(delta * other))
+    mean = np.zeros(size)
+    for delta, share in zip(deltas, shares, strict=True):
+        mean = mean + delta * share
+    expected = np.ones((n + 1, 2))
+    for start in range(0, size, STRETCH):
+        part, of_mean = [delta[start : start + STRETCH] for delta in deltas], mean[start : start + STRETCH]
+        expected += [*([in_lanes(row * row), in_lanes(row * of_mean)] for row in part), [in_lanes(of_mean**2), 0]]
+    np.testing.assert_array_equal(both(mean_products), expected)
 
 
-@pytest.mark.parametrize(("n", "stretches"), [(1, 1), (2, 3), (3, 1), (7, 2), (17, 1), (40, 1)])
-def test_inner_products_of_every_two_deltas(n, stretches):
-    size = stretches * COLUMNS
-    deltas = some(np.random.default_rng(n), n * size).reshape(n, size)
-    deltas[:, -COLUMNS // 3 :] = 0
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    ("n", "size"), [(1, COLUMNS), (2, 1), (3, COLUMNS - 1), (7, 2 * COLUMNS + 1), (17, 700), (40, COLUMNS + 1)]
+)
+def test_inner_products_of_every_two_deltas(n, size, dtype):
+    values, bases, deltas = some_deltas(n, size, dtype)
 
     def inner_products(kernels):
         products = np.ones((n, n))
-        kernels.inner_products(deltas, products)
+        kernels.inner_products(values, bases, products)
         return np.tril(products)
 
     expected = np.ones((n, n))
     for start in range(0, size, COLUMNS):
-        part = deltas[:, start : start + COLUMNS]
+        part = [delta[start : start + COLUMNS] for delta in deltas]
         expected += [[in_lanes(row * other) for other in part] for row in part]
     np.testing.assert_array_equal(both(inner_products), np.tril(expected))
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("size", [1, 513])
-def test_deltas(size, dtype):
-    random = np.random.default_rng(size)
-    values, base = some(random, size, dtype), some(random, size)
-
-    def subtract(kernels):
-        out = np.empty(size)
-        kernels.subtract(values, base, out)
-        return out
-
-    np.testing.assert_array_equal(both(subtract), values.astype("f8") - base)
+def some_deltas(n: int, size: int, dtype: str) -> tuple[list[np.ndarray], list[np.ndarray], list[np.ndarray]]:
+    """Values, what each began with (the first two alike), and the differences."""
+    random = np.random.default_rng(n + size)
+    values = [some(random, size, dtype) for _ in range(n)]
+    bases = [some(random, size, dtype) for _ in range(n)]
+    bases[1:2] = bases[:1] if n > 1 else []
+    return values, bases, [each.astype("f8") - base for each, base in zip(values, bases, strict=True)]
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

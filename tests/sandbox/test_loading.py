@@ -59,7 +59,7 @@ def test_npz_files_have_architectures_too(sandbox, part, tmp_path):
 
 
 def test_weights_without_an_architecture_ask_for_one(sandbox, model_of):
-    with pytest.raises(InvalidValue, match=r"`architecture` has to say for what, one of: .*digits-mlp"):
+    with pytest.raises(InvalidValue, match=r"their architecture has to be named, one of: .*digits-mlp"):
         sandbox.predict(model_of(initial_weights()), DIGITS)
 
 
@@ -81,6 +81,13 @@ def test_weights_that_an_architecture_lacks_are_named(sandbox, model_of):
         sandbox.predict(model_of({"0.weight": np.zeros((2, 64), np.float32)}, architecture="line"), DIGITS)
 
 
+def test_weights_that_an_architecture_in_numpy_lacks_are_named(sandbox, model_of):
+    model = model_of({"hidden.bias": np.zeros(64, np.float32)}, architecture="digits-mlp")
+
+    with pytest.raises(SchemaMismatch, match=r"do not fit the architecture: hidden\.weight is missing"):
+        sandbox.predict(model, DIGITS)
+
+
 def test_a_file_that_is_no_model_is_refused_by_its_kind(sandbox, model_of):
     with pytest.raises(UnsupportedContainer, match="this kind of file is not taken"):
         sandbox.predict(model_of(b"no model" * 100), DIGITS)
@@ -94,6 +101,18 @@ def test_a_damaged_file_is_refused_in_our_words(sandbox, part, tmp_path):
 
     with pytest.raises(InvalidFile):
         sandbox.predict(SandboxModel("ada", damaged), DIGITS)
+
+
+def test_a_library_that_is_installed_and_broken_is_told_with_what_is_wrong(model_of, tmp_path, monkeypatch):
+    (tmp_path / "torch.py").write_text("raise OSError('libgomp.so.1: cannot open shared object file')\n")
+    module = model_of(torch.nn.Linear(64, 2))
+    monkeypatch.syspath_prepend(tmp_path)
+
+    with (
+        Sandbox() as sandbox,
+        pytest.raises(NotInstalled, match=r"cannot import torch \(OSError: libgomp\.so\.1"),
+    ):
+        sandbox.predict(module, DIGITS)
 
 
 def test_without_torch_numpy_still_predicts_and_the_rest_names_the_extra(model_of, tmp_path, monkeypatch):

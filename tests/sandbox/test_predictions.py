@@ -184,6 +184,22 @@ def test_a_model_without_dropout_says_so(kind, sandbox, model_of):
         sandbox.predict(model_of(KINDS[kind](nn.Linear(4, 2))), rows(), Sampling("MC_DROPOUT"))
 
 
+@pytest.mark.parametrize("is_training", [True, False])
+def test_a_trace_whose_dropout_cannot_be_switched_says_so(is_training, sandbox, model_of):
+    """It would look sure of everything, or be unsure with each answer."""
+    module = network().train(is_training)
+    traced = torch.jit.trace(module, torch.zeros(1, 4), check_trace=False)
+
+    with pytest.raises(InvalidValue, match=r"torch\.jit\.trace.* MC_DROPOUT needs .* torch\.jit\.script"):
+        sandbox.predict(model_of(traced), rows(), Sampling("MC_DROPOUT"))
+
+
+def test_dropout_of_everything_leaves_nothing(sandbox, model_of):
+    samples = sandbox.predict(model_of(nn.Sequential(nn.Linear(4, 4), nn.Dropout(1.0))), rows(), Sampling("MC_DROPOUT"))
+
+    assert not samples.any()
+
+
 def test_members_and_dropout_go_together(sandbox, model_of, part):
     weights = tuple(part(arrays_of(network_of(seed))) for seed in (1, 2))
 

@@ -1,7 +1,7 @@
 """Many updates become the next model, block by block."""
 
 from folkmoot.aggregation.files import Report, aggregate_files, layout_of
-from folkmoot.aggregation.finding import find_strategy, strategies
+from folkmoot.aggregation.finding import find_strategy, package_of, parameters_of, strategies
 from folkmoot.aggregation.optimizers import SGD
 from folkmoot.aggregation.screening import Scores, Screen
 from folkmoot.aggregation.strategy import (
@@ -37,5 +37,7 @@ __all__ = [
     "aggregate_files",
     "find_strategy",
     "layout_of",
+    "package_of",
+    "parameters_of",
     "strategies",
 ]

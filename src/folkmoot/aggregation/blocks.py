@@ -79,16 +79,17 @@ class Merging:
         start, stop = blocks[0].start, blocks[-1].start + blocks[-1].size
         for each in self._plan.inputs:
             each.reader.prepare(start, stop - start)
-        # Overflow is found by looking at the result.
-        with np.errstate(all="ignore"):
-            return [self._merge(block) for block in blocks]
+        return [self.merge(block) for block in blocks]
 
-    def _merge(self, block: Block) -> Merged:
+    def merge(self, block: Block) -> Merged:
+        """Merge one block."""
         model: list[Array] = []
         states: list[tuple[int, Array]] = []
-        merged = self._coordinates(block) if self._ordered else self._sums(block)
-        for piece, values in zip(block.pieces, merged, strict=True):
-            self._finish(piece, values, model, states)
+        # Overflow is found by looking at the result.
+        with np.errstate(all="ignore"):
+            merged = self._coordinates(block) if self._ordered else self._sums(block)
+            for piece, values in zip(block.pieces, merged, strict=True):
+                self._finish(piece, values, model, states)
         return Merged(model, states)
 
     def _sums(self, block: Block) -> list[Array]:
@@ -180,7 +181,7 @@ class Merging:
         schema, header = self._plan.layout.update, len(self._plan.layout.update.header())
         place = piece.update + first * piece.dtype.itemsize - header
         name = next(span.spec.name for span in schema.spans() if place < span.stop)
-        raise AggregationFailed(f"{what} is not finite: {name} holds {values[first]}")
+        raise AggregationFailed(f"{what} is not finite: {name} holds {values[first]}", code="non_finite")
 
 
 def _values(raw: Bytes, piece: Piece, block: Block) -> Array:

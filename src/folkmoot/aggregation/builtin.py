@@ -42,7 +42,7 @@ def fednova(*, server_learning_rate: float = 1.0, local_momentum: float = 0.0) -
 
     Source: Wang et al. 2020, https://arxiv.org/abs/2007.07481
     """
-    return Strategy(NormalizedMean(local_momentum), SGD(server_learning_rate))
+    return Strategy(NormalizedMean(local_momentum), SGD(server_learning_rate), needs_metrics=("local_steps",))
 
 
 def q_fedavg(*, q: float = 1.0, local_learning_rate: float = 0.1) -> Strategy:
@@ -50,7 +50,7 @@ def q_fedavg(*, q: float = 1.0, local_learning_rate: float = 0.1) -> Strategy:
 
     Source: Li et al. 2020, https://arxiv.org/abs/1905.10497
     """
-    return Strategy(FairMean(q, local_learning_rate), SGD())
+    return Strategy(FairMean(q, local_learning_rate), SGD(), needs_metrics=("loss",))
 
 
 def scaffold(*, server_learning_rate: float = 1.0, participation: float = 1.0) -> Strategy:

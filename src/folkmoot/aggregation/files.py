@@ -19,6 +19,7 @@ from folkmoot.aggregation.layout import Layout
 from folkmoot.aggregation.measuring import Measured, Measuring
 from folkmoot.aggregation.passes import in_order
 from folkmoot.aggregation.rules import treatment_of
+from folkmoot.aggregation.scoring import Scoring, with_measured
 from folkmoot.aggregation.screening import Scores
 from folkmoot.aggregation.state_file import StateWriter, writing_state
 from folkmoot.aggregation.strategy import Measure, Strategy, Update
@@ -30,6 +31,9 @@ from folkmoot.tensors.tensor_file import WrittenFile, as_bytes
 
 _BLOCKS_AT_ONCE = 4
 """A megabyte of each update."""
+
+_BLOCKS_MEASURED_AT_ONCE = 4
+"""Always as many: what they give is added up, and the bits depend on where."""
 
 _NOTHING = Measured(np.zeros(0), np.zeros(0), np.zeros((0, 0)))
 
@@ -81,31 +85,43 @@ def aggregate_files(
     threads = threads or len(os.sched_getaffinity(0))
     kernels = best_kernels(len(ordered) * model.num_bytes)
     measure = wanted_measure(strategy)
-    measured = _NOTHING
-    if measure is not Measure.NOTHING:
-        measuring = Measuring(inputs, start, kernels, measure)
-        # Always as many blocks at once: what they give is added up, and the bits depend on where.
-        found = in_order(measuring, layout.blocks(), threads=threads, at_once=_BLOCKS_AT_ONCE)
-        measured = measuring.measured(found)
+    measuring = Measuring(inputs, start, kernels, max(measure, Measure.NORMS))
+    # What decides nothing is measured on the way; what is no file in memory would be fetched twice even so.
+    on_the_way = measure is Measure.NOTHING and all(each.reader.is_mapped for each in inputs)
+    is_measured_first = measure is not Measure.NOTHING or (strategy.scores and not on_the_way)
+    measured = _measured(measuring, layout, threads) if is_measured_first else _NOTHING
     weighed = weigh(strategy, ordered, inputs, measured)
     kept = open_state(state, layout) if state else None
     merging = Merging(Plan(strategy, layout, weighed.inputs, weighed.of_deltas, start, kept), kernels)
+    scoring = Scoring(measuring, merging) if strategy.scores and not is_measured_first else None
     with ExitStack() as stack:
-        merged = in_order(merging, layout.blocks(), threads=threads, at_once=blocks_at_once)
-        blocks = stack.enter_context(closing(merged))
+        if scoring:
+            scored = in_order(scoring, layout.blocks(), threads=threads, at_once=_BLOCKS_MEASURED_AT_ONCE)
+            blocks: Iterable[Merged] = scoring.merged(stack.enter_context(closing(scored)))
+        else:
+            merged = in_order(merging, layout.blocks(), threads=threads, at_once=blocks_at_once)
+            blocks = stack.enter_context(closing(merged))
         new_state = stack.enter_context(writing_state(state_output, layout.state)) if state_output else None
         writer = stack.enter_context(TensorFileWriter(output, model.schema))
         _write(blocks, writer, new_state)
-    read = [*weighed.inputs, *([] if measure is Measure.NOTHING else inputs)]
+    scores = with_measured(weighed.scores, scoring.measured()) if scoring else weighed.scores
+    read = [*weighed.inputs, *(inputs if is_measured_first else [])]
     return Report(
         sha256=writer.sha256,
         num_bytes=writer.num_bytes,
         num_updates=len(ordered),
         num_bytes_read=sum(each.reader.size for each in read),
         seconds=time.perf_counter() - started,
-        scores={update.id: scores for update, scores in zip(ordered, weighed.scores, strict=True)},
+        scores={update.id: each for update, each in zip(ordered, scores, strict=True)},
         state=new_state.written if new_state else None,
     )
+
+
+def _measured(measuring: Measuring, layout: Layout, threads: int) -> Measured:
+    found = measuring.nothing()
+    for each in in_order(measuring, layout.blocks(), threads=threads, at_once=_BLOCKS_MEASURED_AT_ONCE):
+        found += each
+    return measuring.measured(found)
 
 
 def layout_of(strategy: Strategy, model: Schema) -> Layout:

@@ -53,6 +53,29 @@ def find_strategy(name: str, options: Mapping[str, Any]) -> Strategy:
     return replace(_made(name, factory, own), name=name, **common)
 
 
+def parameters_of(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options with those that are left at their defaults: `find_strategy` makes the same strategy of them.
+
+    Of a default that JSON has no word for there is none. Raises as `find_strategy` does.
+    """
+    find_strategy(name, options)
+    parameters = _parameters(name, _load(_entry_points()[name]))
+    defaults = {option: each.default for option, each in parameters.items() if isinstance(each.default, _PLAIN)}
+    return {**defaults, **options}
+
+
+def package_of(name: str) -> tuple[str, str]:
+    """The package that the strategy comes from, and its version; raises InvalidValue for a name that there is not."""
+    installed = _entry_points()
+    if name not in installed:
+        raise InvalidValue(f"there is no strategy {name!r}")
+    distribution = installed[name].dist
+    return (distribution.name, distribution.version) if distribution else ("", "")
+
+
+_PLAIN = (bool, int, float, str, type(None))
+
+
 def _made(name: str, factory: Factory, options: Mapping[str, Any]) -> Strategy:
     try:
         strategy = factory(**options)
@@ -126,6 +149,7 @@ def _load(entry_point: EntryPoint) -> Factory:
 _BY_NAME = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
+@cache
 def _parameters(name: str, factory: Factory) -> Mapping[str, inspect.Parameter]:
     try:
         parameters = inspect.signature(factory, eval_str=True).parameters

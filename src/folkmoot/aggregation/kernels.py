@@ -25,16 +25,18 @@ class Kernels(Protocol):
     def accumulate_deltas(self, total: Float64s, values: Values, base: Float64s, weight: float) -> None:
         """Add the values minus the base, times the weight, to the total."""
 
-    def subtract(self, values: Values, base: Float64s, out: Float64s) -> None:
-        """Write the values minus the base."""
+    def inner_products(self, values: Sequence[Values], bases: Sequence[Values], products: Float64s) -> None:
+        """Add to the lower triangle of `products`, (n, n), those of every two deltas.
 
-    def delta_products(self, values: Values, base: Float64s, other: Float64s) -> tuple[float, float]:
-        """The delta's inner product with itself, and that with the other."""
+        These are the values minus the base, of the same dtype, that is at the same place.
+        """
 
-    def inner_products(self, deltas: Float64s, products: Float64s) -> None:
-        """Add to the lower triangle of `products`, (n, n), those of every two rows of `deltas`.
+    def mean_products(
+        self, values: Sequence[Values], bases: Sequence[Values], shares: Float64s, stretch: int, products: Float64s
+    ) -> None:
+        """Add to `products`, (n + 1, 2), each delta's inner product with itself, and with the sum of all by `shares`.
 
-        These have the shape (n, k), where k is a multiple of COLUMNS, filled up with zeros.
+        In the last row is that sum's with itself, and nothing. They are summed up `stretch` values at a time.
         """
 
     def sort_columns(self, values: Values) -> None:

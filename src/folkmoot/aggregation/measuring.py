@@ -6,12 +6,12 @@ and within one as numpy_kernels.py says, so that the bits are the same whoever c
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from folkmoot.aggregation.arrays import AT_ONCE_BYTES, Float64s, total
+from folkmoot.aggregation.arrays import AT_ONCE_BYTES, Array, Float64s, total
 from folkmoot.aggregation.kernels import Kernels
 from folkmoot.aggregation.layout import Block, Piece
 from folkmoot.aggregation.numpy_kernels import COLUMNS
@@ -44,24 +44,32 @@ class Measuring:
         self._shares = weights / total(weights)
         self._all_products = measure is Measure.INNER_PRODUCTS
         n = len(inputs)
+        # Fixed by the number of updates, since the bits depend on it.
+        self._stretch = max(AT_ONCE_BYTES // (8 * n) // COLUMNS, 1) * COLUMNS
+        self._are_mapped = all(each.reader.is_mapped for each in inputs)
         self._shape = (n, n) if self._all_products else (n + 1, 2)
 
     def __call__(self, blocks: Sequence[Block]) -> list[Float64s]:
         """One array for all of the blocks, added up in their order."""
+        self.prepare(blocks)
+        found = self.nothing()
+        for block in blocks:
+            self.add(block, found)
+        return [found]
+
+    def nothing(self) -> Float64s:
+        """What is found in no blocks."""
+        return np.zeros(self._shape)
+
+    def prepare(self, blocks: Sequence[Block]) -> None:
+        """Have blocks that lie side by side read."""
         start, stop = blocks[0].start, blocks[-1].start + blocks[-1].size
         for each in self._inputs:
             each.reader.prepare(start, stop - start)
-        found = np.zeros(self._shape)
-        with np.errstate(all="ignore"):
-            for block in blocks:
-                self._add(block, found)
-        return [found]
 
-    def measured(self, of_blocks: Iterable[Float64s]) -> Measured:
-        """Put together what the blocks gave, which comes in their order."""
-        n, found = len(self._inputs), np.zeros(self._shape)
-        for each in of_blocks:
-            found += each
+    def measured(self, found: Float64s) -> Measured:
+        """Make of what was found in all blocks, added up in their order, what is asked for."""
+        n = len(self._inputs)
         if not self._all_products:
             squares, of_mean, to_mean = found[:n, 0], found[n, 0], found[:n, 1]
             return Measured(np.sqrt(squares), _cosines(squares, of_mean, to_mean), np.zeros((0, 0)))
@@ -70,17 +78,20 @@ class Measuring:
         squares = products.diagonal()
         return Measured(np.sqrt(squares), _cosines(squares, total(to_mean * self._shares), to_mean), products)
 
-    def _add(self, block: Block, found: Float64s) -> None:
+    def add(self, block: Block, found: Float64s) -> None:
+        """Measure one block and add that to `found`."""
         readings = [Reading(each.reader, block) for each in self._inputs]
-        for piece in block.pieces:
-            for part in self._parts(piece):
-                self._add_part(part, readings, found)
+        with np.errstate(all="ignore"):
+            for piece in block.pieces:
+                for part in self._parts(piece):
+                    self._add_part(part, readings, found)
         for reading in readings:
             reading.finish()
 
     def _parts(self, piece: Piece) -> Iterator[Piece]:
-        """Fixed by the number of updates, since the bits depend on it."""
-        step = max(AT_ONCE_BYTES // (8 * len(self._inputs)) // COLUMNS, 1) * COLUMNS
+        """As much as there is memory for: what is mapped takes none, unless it has to be widened."""
+        takes_none = self._are_mapped and piece.dtype.itemsize >= 4
+        step = piece.count if takes_none else self._stretch
         for first in range(0, piece.count, step):
             yield piece.from_value(first, min(step, piece.count - first))
 
@@ -89,28 +100,20 @@ class Measuring:
             for reading in readings:  # which are to see all of the block
                 next_values(reading, part, self._scratch)
             return
-        deltas = self._deltas(part, readings)
+        values = [wide(next_values(reading, part, self._scratch, row)) for row, reading in enumerate(readings)]
+        bases = self._bases(part)
         if self._all_products:
-            self._kernels.inner_products(deltas, found)
-            return
-        mean, zeros = np.zeros(deltas.shape[1]), np.zeros(deltas.shape[1])
-        self._kernels.accumulate(mean, list(deltas), self._shares.tolist())
-        for row, delta in enumerate(deltas):
-            found[row] += self._kernels.delta_products(delta, zeros, mean)
-        found[-1] += self._kernels.delta_products(mean, zeros, zeros)
+            self._kernels.inner_products(values, bases, found)
+        else:
+            self._kernels.mean_products(values, bases, self._shares, self._stretch, found)
 
-    def _deltas(self, part: Piece, readings: Sequence[Reading]) -> Float64s:
-        """One row for each update, filled up with zeros to a multiple of COLUMNS."""
-        n, width = len(self._inputs), -(-part.count // COLUMNS) * COLUMNS
-        deltas = self._scratch.floats("deltas", n * width).reshape(n, width)
-        deltas[:, part.count :] = 0.0
-        base = None
-        for row, each, reading in zip(deltas, self._inputs, readings, strict=True):
-            if base is None or each.base is not None:
-                base = self._base.floats(part, reader=each.base)
-            self._kernels.subtract(wide(next_values(reading, part, self._scratch)), base, row[: part.count])
-            base = base if each.base is None else None
-        return deltas
+    def _bases(self, part: Piece) -> list[Array]:
+        """What each update began with."""
+        of_round = wide(self._base.values(part))
+        return [
+            of_round if each.base is None else wide(Base(each.base, self._scratch, f"base of {row}").values(part))
+            for row, each in enumerate(self._inputs)
+        ]
 
 
 def _cosines(squares: Float64s, of_mean: float, to_mean: Float64s) -> Float64s:

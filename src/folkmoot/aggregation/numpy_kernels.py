@@ -36,23 +36,39 @@ class NumpyKernels:
             delta *= weight
             total[tile] += delta
 
-    def subtract(self, values: Values, base: Float64s, out: Float64s) -> None:
-        np.subtract(values, base, out=out, dtype=np.float64)
-
-    def delta_products(self, values: Values, base: Float64s, other: Float64s) -> tuple[float, float]:
-        square, product = np.zeros(LANES), np.zeros(LANES)
-        for tile in _tiles(len(values)):
-            delta = np.subtract(values[tile], base[tile], dtype=np.float64)
-            _add_lanes(square, delta * delta)
-            _add_lanes(product, delta * other[tile])
-        return _sum(square), _sum(product)
-
-    def inner_products(self, deltas: Float64s, products: Float64s) -> None:
-        for tile in _tiles(deltas.shape[1], COLUMNS):
-            rows = deltas[:, tile].reshape(len(deltas), -1, LANES)
+    def inner_products(self, values: Sequence[Values], bases: Sequence[Values], products: Float64s) -> None:
+        deltas = np.zeros((len(values), COLUMNS))
+        rows = deltas.reshape(len(values), -1, LANES)
+        for tile in _tiles(len(values[0]), COLUMNS):
+            size = tile.stop - tile.start
+            for delta, some, base in zip(deltas, values, bases, strict=True):
+                np.subtract(some[tile], base[tile], out=delta[:size], dtype=np.float64)
+                delta[size:] = 0.0
             for number, row in enumerate(rows):
                 lanes = np.add.reduce(row * rows[: number + 1], axis=1)
                 products[number, : number + 1] += [_sum(each) for each in lanes]
+
+    def mean_products(
+        self, values: Sequence[Values], bases: Sequence[Values], shares: Float64s, stretch: int, products: Float64s
+    ) -> None:
+        for whole in _tiles(len(values[0]), stretch):
+            self._mean_products([each[whole] for each in values], [each[whole] for each in bases], shares, products)
+
+    def _mean_products(
+        self, values: Sequence[Values], bases: Sequence[Values], shares: Float64s, products: Float64s
+    ) -> None:
+        lanes = np.zeros((len(values) + 1, 2, LANES))
+        for tile in _tiles(len(values[0])):
+            mean = np.zeros(tile.stop - tile.start)
+            for some, base, share in zip(values, bases, shares, strict=True):
+                mean += np.subtract(some[tile], base[tile], dtype=np.float64) * share
+            for (squares, of_mean), some, base in zip(lanes, values, bases, strict=False):
+                delta = np.subtract(some[tile], base[tile], dtype=np.float64)
+                _add_lanes(squares, delta * delta)
+                _add_lanes(of_mean, delta * mean)
+            _add_lanes(lanes[-1, 0], mean * mean)
+        for sums, of_row in zip(products, lanes, strict=True):
+            sums += [_sum(each) for each in of_row]
 
     def sort_columns(self, values: Values) -> None:
         for tile in _tiles(values.shape[1], max(_TILE // len(values), 256)):

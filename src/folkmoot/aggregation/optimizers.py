@@ -5,6 +5,7 @@ To each the aggregate minus the model is the step that the participants propose,
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
@@ -68,7 +69,7 @@ class Momentum:
 
 
 @dataclass(frozen=True)
-class Adaptive:
+class Adaptive(ABC):
     """Divides a running mean of the proposed steps by the root of a second moment, plus `tau`.
 
     How the second moment moves is what the subclasses differ in, so that each has a name of its own for it in the
@@ -101,8 +102,9 @@ class Adaptive:
         aggregate *= self.learning_rate
         aggregate += start
 
+    @abstractmethod
     def _move(self, second: Float64s, squares: Float64s) -> None:
-        raise NotImplementedError
+        """Move the second moment, in place, towards the squares of the proposed steps."""
 
 
 @dataclass(frozen=True)

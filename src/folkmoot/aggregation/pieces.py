@@ -55,11 +55,12 @@ class PieceMerge(Protocol):
 class Base:
     """The values of a model that updates began with, at the places of a piece."""
 
-    def __init__(self, reader: Reader, scratch: Scratch) -> None:
-        self.reader, self._scratch = reader, scratch
+    def __init__(self, reader: Reader, scratch: Scratch, name: str = "base") -> None:
+        self.reader, self._scratch, self._name = reader, scratch, name
 
     def values(self, piece: Piece) -> Array:
-        raw = self.reader.read(piece.model, piece.num_bytes, self._scratch.bytes("base", piece.num_bytes))
+        """Only until the next call of any of this name."""
+        raw = self.reader.read(piece.model, piece.num_bytes, self._scratch.bytes(self._name, piece.num_bytes))
         return raw.view(piece.dtype)
 
     def floats(self, piece: Piece, reader: Reader | None = None) -> Float64s:
@@ -195,9 +196,9 @@ class Ordered:
             row += self.base.floats(part)
 
 
-def next_values(reading: Reading, piece: Piece, scratch: Scratch) -> Array:
-    """The piece's values of an update; only until the next call."""
-    raw = reading.read(piece.update, piece.num_bytes, scratch.bytes("values", piece.num_bytes))
+def next_values(reading: Reading, piece: Piece, scratch: Scratch, row: int = 0) -> Array:
+    """The piece's values of an update; only until the next call for the same row."""
+    raw = reading.read(piece.update, piece.num_bytes, scratch.bytes(f"values {row}", piece.num_bytes))
     return raw.view(piece.dtype)
 
 

@@ -104,6 +104,11 @@ class Reader:
         self._mapped = source if isinstance(source, MappedFile) else None
         self._id, self._checksums = update_id, checksums
 
+    @property
+    def is_mapped(self) -> bool:
+        """Whether the bytes are looked at where they are, which takes no memory."""
+        return self._mapped is not None
+
     @classmethod
     def of(cls, update: Update, number: int) -> Reader:
         """Open the `number`-th of the updates."""

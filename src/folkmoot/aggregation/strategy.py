@@ -180,7 +180,8 @@ class Strategy:
 
     `clip` bounds the L2 norm of every delta; `screen` leaves updates out; `rules` say, by patterns of names, which
     tensors are not for the strategy (see rules.py). With `scores` each update's norm and cosine are reported, which
-    takes another pass over them where nothing else needs it. `name` is that of the entry point, for messages.
+    are measured while it is merged where nothing depends on them. `name` is that of the entry point, for messages.
+    `needs_metrics` are the names of numbers that every update has to bring: a hub takes none without.
     """
 
     aggregator: Aggregator
@@ -191,6 +192,7 @@ class Strategy:
     screen: Screen | None = None
     rules: tuple[tuple[str, str], ...] = ()
     scores: bool = False
+    needs_metrics: tuple[str, ...] = ()
     name: str = field(default="", compare=False)
 
     @property

@@ -35,7 +35,7 @@ class Weighed:
 def wanted_measure(strategy: Strategy) -> Measure:
     """What has to be measured of the updates before they can be weighed."""
     asked = strategy.aggregator.measure
-    needs_norms = strategy.scores or strategy.clip is not None or strategy.screen is not None
+    needs_norms = strategy.clip is not None or strategy.screen is not None
     return max(asked, Measure.NORMS) if needs_norms else asked
 
 

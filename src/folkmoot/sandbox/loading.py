@@ -131,7 +131,7 @@ def _predictor(template: HandedFile, tensors: StoredTensors, architecture: str |
         return _torch_model(template, limits)
     if architecture is None:
         known = ", ".join(architecture_names())
-        raise InvalidValue(f"the file holds weights alone; `architecture` has to say for what, one of: {known}")
+        raise InvalidValue(f"the file holds weights alone, and their architecture has to be named, one of: {known}")
     return _built(find_architecture(architecture), architecture, tensors)
 
 

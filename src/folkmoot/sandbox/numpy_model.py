@@ -18,7 +18,7 @@ class NumpyModel:
 
     def __init__(self, predict: Callable[[Tensors, Array], Any], tensors: Tensors) -> None:
         self._predict = predict
-        self._weights = {name: np.asarray(tensors[name]) for name in tensors}
+        self._weights = _Weights({name: np.asarray(tensors[name]) for name in tensors})
 
     def use(self, tensors: Tensors) -> None:
         check_places(tensors, {name: array.shape for name, array in self._weights.items()})
@@ -36,6 +36,11 @@ class NumpyModel:
 
     def summary(self, shape: tuple[int | None, ...]) -> None:
         return None
+
+
+class _Weights(dict[str, Array]):
+    def __missing__(self, name: str) -> Array:
+        raise SchemaMismatch(f"the weights do not fit the architecture: {name} is missing")
 
 
 def float_tensors(tensors: Tensors) -> dict[str, tuple[int, ...]]:

@@ -13,7 +13,7 @@ from folkmoot.sandbox.dropout import dropout_layers, sampling
 from folkmoot.sandbox.handing import HandedFile
 from folkmoot.sandbox.layer_summary import summarise
 from folkmoot.sandbox.libraries import require
-from folkmoot.sandbox.numpy_model import check_places, no_dropout
+from folkmoot.sandbox.numpy_model import check_places
 from folkmoot.sandbox.wire import Array
 from folkmoot.tensors import Tensors
 from folkmoot.tensors.schema import BFLOAT16
@@ -75,8 +75,6 @@ class TorchModel:
 
     def run_with_dropout(self, inputs: Array, *, samples: int, seed: int) -> Array:
         layers = dropout_layers(self._module)
-        if not layers:
-            raise no_dropout("the model")
         batch = self._input(inputs)
         with _evaluating():
             at_once = _samples_at_once(batch, samples) if self._rows_are_independent(batch) else 1

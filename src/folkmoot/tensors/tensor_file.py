@@ -25,11 +25,15 @@ from folkmoot.tensors.array_blocks import Block
 from folkmoot.tensors.hashing import Sha256
 from folkmoot.tensors.header import Header, parse_header
 from folkmoot.tensors.limits import Limits
-from folkmoot.tensors.replacing import replacing
+from folkmoot.tensors.replacing import replacing, start_writing
 from folkmoot.tensors.schema import Schema, StoredTensors, Tensors, blocks_of
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
+
+
+_WRITTEN_AT_ONCE_BYTES = 1 << 23
+"""After so many the disk is set to work, while the next ones are made."""
 
 
 class TensorFile(StoredTensors):
@@ -124,7 +128,7 @@ class TensorFileWriter:
     def __init__(self, path: Path, schema: Schema) -> None:
         self.path = path
         self.schema = schema
-        self.num_bytes = 0
+        self.num_bytes = self._started = 0
         self._digest = Sha256()
 
     @property
@@ -145,6 +149,10 @@ class TensorFileWriter:
     def write(self, buffer: ReadableBuffer) -> None:
         self._digest.update_during(lambda: self._file.write(buffer), buffer)
         self.num_bytes += memoryview(buffer).nbytes
+        if self.num_bytes - self._started >= _WRITTEN_AT_ONCE_BYTES:
+            self._file.flush()
+            start_writing(self._file.fileno(), self._started, self.num_bytes - self._started)
+            self._started = self.num_bytes
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
