@@ -17,6 +17,7 @@ FolkmootError
 ├── NotAuthenticated                who you are is not known
 ├── NotAllowed                      you are known, and may not
 ├── NotFound                        no such thing
+│   └── Removed                         it was there, and is kept no longer
 ├── Conflict                        right in itself, at the wrong moment
 │   ├── WrongState                      the training is in a state that does not take this
 │   ├── RoundClosed                     the round no longer takes updates
@@ -114,6 +115,10 @@ class NotAllowed(FolkmootError):
 
 class NotFound(FolkmootError):
     code = "not_found"
+
+
+class Removed(NotFound):
+    code = "removed"
 
 
 class Conflict(FolkmootError):

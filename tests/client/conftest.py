@@ -84,6 +84,8 @@ class ScriptedHub(ThreadingHTTPServer):
     def next_answer(self, request):
         self.requests.append(request)
         script = self._scripts[request.method, request.path]
+        if not script and request.path.endswith("/progress/"):
+            return Answer(404, {"detail": "Not found.", "code": "not_found"})  # a hub that knows no such reports
         if not script:
             self.when_out_of_words()
             if request.path == paths.NOTIFICATIONS:
@@ -116,7 +118,7 @@ class Handler(BaseHTTPRequestHandler):
         for name, value in {"Content-Length": len(body), **answer.headers}.items():
             self.send_header(name, str(value))
         self.end_headers()
-        if answer.status != 304:
+        if answer.status not in (204, 304):
             self.wfile.write(body[: answer.cut])
         self.close_connection = answer.cut is not None
 

@@ -103,6 +103,14 @@ def test_a_busy_hub_says_for_how_long(hub, scripted, answer):
     assert error.retry_after == 7
 
 
+def test_a_full_hub_says_for_how_long(hub, scripted, answer):
+    error = raised_by(hub, scripted, answer(507, {"detail": "", "code": "storage_full"}, {"Retry-After": "7"}))
+
+    assert isinstance(error, Busy)
+    assert isinstance(error, errors.StorageFull)
+    assert (error.code, error.retry_after) == ("storage_full", 7)
+
+
 def test_a_busy_hub_may_name_a_date(hub, scripted, answer):
     date = format_datetime(datetime.now(UTC) + timedelta(minutes=5), usegmt=True)
 
@@ -377,7 +385,7 @@ def test_what_had_come_is_forgotten_once_the_file_of_before_is_right(broken_off,
 
 def test_a_training_is_created_with_all_that_belongs_to_it(hub, scripted, answer):
     scripted.on("POST", paths.TRAININGS, answer(201, {"detail": "", "training_id": "t"}))
-    scripted.on("POST", paths.training_start("t"), answer(202, {"detail": ""}))
+    scripted.on("POST", paths.training_command("t", "start"), answer(202, {"detail": ""}))
     scripted.on("PUT", paths.training_clients("t"), answer(202, {"detail": ""}))
 
     training_id = hub.create_training("m", 5, clients=["a"], options={"local": {"epochs": 2}}, metric_names=["loss"])
@@ -394,7 +402,7 @@ def test_a_training_is_created_with_all_that_belongs_to_it(hub, scripted, answer
         "options": {"local": {"epochs": 2}},
     }
     assert json.loads(added.body) == {"clients": ["b"]}
-    assert started.path == paths.training_start("t")
+    assert started.path == paths.training_command("t", "start")
 
 
 def test_notifications_come_with_the_last_id(hub, scripted, answer):

@@ -14,7 +14,7 @@ from io import BytesIO
 import numpy as np
 import pytest
 
-from folkmoot.client import Hub, Participant, Task
+from folkmoot.client import Declined, Hub, Participant, Task
 from folkmoot.errors import InvalidInput, Misconfigured, NotAuthenticated
 from folkmoot.protocol import paths
 from folkmoot.tensors import TensorFile, write_tensors
@@ -463,7 +463,11 @@ def test_it_evaluates_and_reports(app, trained, scripted, polls, serves_model, a
     app.run()
 
     (report,) = scripted.received("POST", paths.model_metrics("m"))
-    assert report.fields == {"metric_names": ["accuracy", "num_examples"], "metric_values": ["0.25", "4.0"]}
+    assert report.fields == {
+        "metric_names": ["accuracy", "num_examples"],
+        "metric_values": ["0.25", "4.0"],
+        "round": ["1"],
+    }
 
 
 STATISTICS = ClassStatistics.of([[0.9, 0.1], [0.4, 0.6]], [0, 0])
@@ -517,7 +521,7 @@ def test_without_an_evaluation_it_lets_the_round_go_on(app, trained, scripted, p
     app.run()
 
     (report,) = scripted.received("POST", paths.model_metrics("m"))
-    assert report.fields == {"metric_names": ["num_examples"], "metric_values": ["0.0"]}
+    assert report.fields == {"metric_names": ["num_examples"], "metric_values": ["0.0"], "round": ["1"]}
     assert scripted.received("GET", paths.model("m")) == []
 
 
@@ -754,3 +758,112 @@ def test_what_goes_beside_tensors_that_do_not_travel_is_left_out(
     app.run()
 
     assert sorted(tensors_of(updates(scripted)[0], tmp_path)) == ["layer.steps"]
+
+
+# What it says on the side
+
+
+PROGRESS = paths.training_progress("t")
+
+
+def said(scripted):
+    reports = [json.loads(request.body) for request in scripted.received("POST", PROGRESS)]
+    return [(each["state"], each["percent"], each["reason"]) for each in reports]
+
+
+def wait_until(condition):
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_it_says_what_it_is_doing(app, scripted, answer, polls, serves_model, takes_updates):
+    scripted.on("POST", PROGRESS, *[answer(204, None)] * 9)
+
+    @app.train
+    def train(weights, task):
+        wait_until(lambda: said(scripted))
+        task.progress(40.5)
+        task.progress(41)  # at once: nobody wants to know it so exactly
+        task.progress(float("nan"))
+        return weights, 1, {}
+
+    polls([ask_to_train()])
+    app.run()
+
+    assert said(scripted) == [("training", None, ""), ("training", 40.5, "")]
+    assert len(updates(scripted)) == 1
+
+
+def test_of_work_that_takes_a_moment_it_says_nothing(
+    app, trained, scripted, answer, polls, serves_model, takes_updates
+):
+    scripted.on("POST", PROGRESS, *[answer(204, None)] * 9)
+    polls([ask_to_train()], [ask_to_train(2, round=1)])
+
+    app.run()
+
+    assert len(updates(scripted)) == 2
+    assert said(scripted) == []
+
+
+def test_it_says_why_it_failed(app, scripted, answer, polls, serves_model):
+    scripted.on("POST", PROGRESS, *[answer(204, None)] * 9)
+
+    @app.train
+    def train(weights, task):
+        raise ZeroDivisionError("no examples" * 1000)
+
+    polls([ask_to_train()])
+    with pytest.raises(ZeroDivisionError):
+        app.run()
+
+    state, _, reason = said(scripted)[-1]
+    assert state == "failed"
+    assert reason.startswith("ZeroDivisionError: no examples")
+    assert len(reason) == 2000
+
+
+def test_it_may_decline_a_round_and_is_asked_again(app, scripted, answer, polls, serves_model, takes_updates):
+    scripted.on("POST", PROGRESS, *[answer(204, None)] * 9)
+
+    @app.train
+    def train(weights, task):
+        if task.attempt == 1:
+            raise Declined("the scanner is in use")
+        return weights, 1, {}
+
+    polls([ask_to_train()], [ask_to_train(2, attempt=2)])
+    app.run()
+
+    assert ("declined", None, "the scanner is in use") in said(scripted)
+    assert len(updates(scripted)) == 1
+
+
+@pytest.mark.parametrize("status", [404, 409, 429, 500, 503])
+def test_a_hub_that_takes_no_reports_gets_its_update_all_the_same(
+    app, scripted, answer, polls, serves_model, takes_updates, status
+):
+    scripted.on("POST", PROGRESS, *[answer(status, {"detail": "no", "code": "x"})] * 9)
+
+    @app.train
+    def train(weights, task):
+        if task.attempt == 1:
+            raise Declined("the scanner is in use")
+        task.progress(50)
+        return weights, 1, {}
+
+    polls([ask_to_train()], [ask_to_train(2, attempt=2)])
+    app.run()
+
+    assert len(updates(scripted)) == 1
+    assert len(said(scripted)) == (1 if status == 404 else 2)
+
+
+def test_the_hub_learns_which_version_it_is(app, trained, scripted, polls, serves_model, takes_updates):
+    polls([ask_to_train()])
+
+    app.run()
+
+    assert scripted.received("GET", paths.NOTIFICATIONS)[0].headers["User-Agent"].startswith("folkmoot")

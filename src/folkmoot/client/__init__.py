@@ -3,6 +3,6 @@
 from folkmoot.client.hub import Hub, Notification
 from folkmoot.client.participant import Participant
 from folkmoot.client.prediction import Prediction
-from folkmoot.client.task import Task
+from folkmoot.client.task import Declined, Task
 
-__all__ = ["Hub", "Notification", "Participant", "Prediction", "Task"]
+__all__ = ["Declined", "Hub", "Notification", "Participant", "Prediction", "Task"]

@@ -38,6 +38,10 @@ class Busy(errors.Unavailable):
         self.retry_after = retry_after
 
 
+class Full(Busy, errors.StorageFull):
+    """No space left there, and the hub said when to look again."""
+
+
 def raise_for_error(response: httpx2.Response) -> None:
     """Raise what a 4xx, a 5xx or a redirect stands for; an answer whose body is not read yet is read only then."""
     if response.has_redirect_location:
@@ -60,8 +64,9 @@ def _error(response: httpx2.Response) -> errors.FolkmootError:
     code = body.get("code") if isinstance(body.get("code"), str) else response.headers.get("X-Error-Code")
     kind, message = _kind(response.status_code, code), _message(response, body)
     pause = _retry_after(response)
-    if kind is errors.Unavailable and pause is not None:
-        return Busy(message, retry_after=pause, code=code)
+    if pause is not None and kind in (errors.Unavailable, errors.StorageFull):
+        busy = Full if kind is errors.StorageFull else Busy
+        return busy(message, retry_after=pause, code=code)
     return kind(message, code=code)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import io
 import json
 import os
@@ -11,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 from urllib.parse import urlsplit
 
 import httpx2
@@ -33,6 +34,8 @@ CONNECT_SECONDS = 10
 READ_SECONDS = 60
 PREDICTION_SECONDS = 120
 """A hub waits 30 s each, by default, for a process that is free, for the model to load, and for its answer."""
+REPORT_SECONDS = 5
+"""What is said on the side must not hold up the work."""
 GRACE_SECONDS = 15
 """How much later than asked for a long poll may be answered before the connection counts as dead."""
 # Shorter than any server's, so that a request seldom meets a connection that is being closed.
@@ -71,7 +74,7 @@ class Hub:
         host = _checked_host(url)
         self._http = httpx2.Client(
             base_url=url,
-            headers={"Authorization": f"Token {token}"} if token else {},
+            headers={"User-Agent": _user_agent()} | ({"Authorization": f"Token {token}"} if token else {}),
             verify=_trusted(ca_file),
             timeout=httpx2.Timeout(READ_SECONDS, connect=CONNECT_SECONDS),
             limits=httpx2.Limits(keepalive_expiry=KEEP_ALIVE_SECONDS),
@@ -127,12 +130,12 @@ class Hub:
         model_id: str,
         path: Path,
         *,
-        round: int | None = None,
+        round: int | Literal["best", "latest"] | None = None,
         etag: str | None = None,
         format: str | None = None,
         part: str | None = None,
     ) -> str:
-        """Write the latest weights, or those after `round` rounds, to `path`; returns their ETag.
+        """Write the latest weights, or those after `round` rounds or the best in tests, to `path`; returns their ETag.
 
         In the format of the upload, or in `format`: safetensors, npz or torch. `part="exchange"`: only the tensors that
         travel, where they are apart from the others. With the `etag` of an earlier download, `path` is left alone if
@@ -153,9 +156,14 @@ class Hub:
     def model_metrics(self, model_id: str) -> list[Json]:
         return list(self._call("GET", paths.model_metrics(model_id)))
 
-    def upload_metrics(self, model_id: str, metrics: Mapping[str, float]) -> None:
-        """In a test round this is the answer that the hub waits for."""
-        self._call("POST", paths.model_metrics(model_id), data=_metric_fields(metrics))
+    def upload_metrics(self, model_id: str, metrics: Mapping[str, float], *, round: int | None = None) -> None:
+        """In a test round this is the answer that the hub waits for.
+
+        They are of the model after `round` rounds, or as it is: with it, an answer that comes late is not taken for
+        one to the next test.
+        """
+        fields = _metric_fields(metrics) | ({} if round is None else {"round": str(round)})
+        self._call("POST", paths.model_metrics(model_id), data=fields)
 
     def upload_update(
         self,
@@ -208,7 +216,7 @@ class Hub:
         model_id: str,
         inputs: Path | npt.ArrayLike,
         *,
-        round: int | None = None,
+        round: int | Literal["best", "latest"] | None = None,
         coverage: float | None = None,
     ) -> Prediction:
         """Ask a model, as it is or as it was after `round` rounds; the first axis of `inputs` is that of the rows.
@@ -251,10 +259,71 @@ class Hub:
         self._call("PUT", paths.training_clients(training_id), json={"clients": list(user_ids)})
 
     def start(self, training_id: str) -> None:
-        self._call("POST", paths.training_start(training_id))
+        self._call("POST", paths.training_command(training_id, "start"))
+
+    def pause(self, training_id: str) -> None:
+        """Hold the training where it stands; what was asked for is still taken."""
+        self._call("POST", paths.training_command(training_id, "pause"))
+
+    def resume(self, training_id: str) -> None:
+        self._call("POST", paths.training_command(training_id, "resume"))
+
+    def stop(self, training_id: str, *, at_end_of_round: bool = False) -> None:
+        """End the training; the last checkpoint stands."""
+        when = "end_of_round" if at_end_of_round else "now"
+        self._call("POST", paths.training_command(training_id, "stop"), json={"when": when})
+
+    def retry(self, training_id: str) -> None:
+        """After an error, take the step that failed once more."""
+        self._call("POST", paths.training_command(training_id, "retry"))
+
+    def clone(
+        self,
+        training_id: str,
+        *,
+        round: int | None = None,
+        name: str | None = None,
+        target_num_updates: int | None = None,
+        options: Mapping[str, Any] | None = None,
+        clients: Sequence[str] | None = None,
+    ) -> str:
+        """The id of a new training that goes on from the checkpoint after `round` rounds; it waits for `start`.
+
+        What is not said is as in the training that is cloned.
+        """
+        said = {
+            "round": round,
+            "name": name,
+            "target_num_updates": target_num_updates,
+            "options": options,
+            "clients": clients,
+        }
+        body = {field: value for field, value in said.items() if value is not None}
+        return str(self._object("POST", paths.training_command(training_id, "clone"), json=body)["training_id"])
+
+    def events(self, training_id: str, *, after: int = 0, limit: int | None = None) -> list[Json]:
+        """What has happened to the training since the event `after`, the oldest first."""
+        params = {"after": after} | ({"limit": limit} if limit else {})
+        return list(self._call("GET", paths.training_events(training_id), params=params))
+
+    def trainings(self) -> list[Json]:
+        """Those that you are the actor of."""
+        return list(self._call("GET", paths.TRAININGS))
 
     def training(self, training_id: str) -> Json:
         return self._object("GET", paths.training(training_id))
+
+    def report_progress(
+        self, training_id: str, round: int, state: str, *, percent: float | None = None, reason: str = ""
+    ) -> None:
+        """Say what I am doing in a round: `downloading`, `training`, `failed` or `declined`."""
+        body = {"round": round, "state": str(state), "percent": percent, "reason": reason}
+        timeout = httpx2.Timeout(REPORT_SECONDS)
+        self._call("POST", paths.training_progress(training_id), json=body, timeout=timeout)
+
+    def explain(self, training_id: str) -> Json:
+        """What the training is doing and what it waits for: a `sentence`, a `code`, and the facts."""
+        return self._object("GET", paths.training_explain(training_id))
 
     def notifications(self, after: int | None, *, wait: int) -> tuple[list[Notification], int]:
         """The notifications after that id, held back up to `wait` seconds until there is one, and the last id.
@@ -286,6 +355,13 @@ class Hub:
         except httpx2.RequestError as error:
             reason = str(error) or type(error).__name__
             raise errors.Unavailable(f"The hub at {self._http.base_url} did not answer: {reason}") from error
+
+
+def _user_agent() -> str:
+    try:
+        return f"folkmoot/{importlib.metadata.version('folkmoot')}"
+    except importlib.metadata.PackageNotFoundError:
+        return "folkmoot"
 
 
 def _setting(name: str, meaning: str) -> str:

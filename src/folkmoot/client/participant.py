@@ -14,7 +14,7 @@ from typing import Self
 
 from folkmoot.client.hub import Hub, Notification
 from folkmoot.client.patience import Patience, Stopped
-from folkmoot.client.task import ENDS, Task, without_outdated
+from folkmoot.client.task import ENDS, Declined, Task, without_outdated
 from folkmoot.client.work import Evaluate, Refused, Swag, Train, Worker
 from folkmoot.errors import InvalidInput, Misconfigured
 from folkmoot.protocol.notifications import NotificationType
@@ -56,7 +56,8 @@ class Participant:
     def train(self, function: Train) -> Train:
         """Mark the function that trains: `(weights, task) -> (weights, num_examples, metrics)`.
 
-        The arrays are its own to change.
+        The arrays are its own to change. `task.progress(percent)` lets the hub show how far it is; `Declined`, raised,
+        says that there will be no update in this round. Of any other exception the hub shows the type and the text.
         """
         self._train = function
         return function
@@ -132,6 +133,9 @@ class Participant:
         try:
             work(task)
             self._settled |= {(*what, TAKEN), (*what, task.attempt)}
+        except Declined as declined:
+            logger.info("round %d: declined: %s", task.round, declined)
+            self._settled.add((*what, task.attempt))
         except Refused as refused:
             level = logging.ERROR if isinstance(refused.reason, InvalidInput) else logging.WARNING
             logger.log(level, "round %d: not taken: %s", task.round, refused.reason)

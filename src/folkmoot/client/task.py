@@ -17,6 +17,13 @@ from folkmoot.tensors.schema import is_float
 ENDS = (NotificationType.TRAINING_FINISHED, NotificationType.CLIENT_REMOVED)
 
 
+class Declined(Exception):
+    """Raised by a training function that will not train in this round, with the reason for the hub's other users.
+
+    Nobody waits for this participant then; it is asked again in the next round.
+    """
+
+
 @dataclass(frozen=True)
 class Task:
     """Train, or evaluate, the model `model_id` in a round of a training.
@@ -27,7 +34,7 @@ class Task:
     beyond these is left out. `encoding` is how the client makes the update smaller; a training function need not care.
     `rejected` says why the hub wants another update in place of the one that it had. `checkpoint` says after how many
     rounds the model is to be had, where it may have moved on since, as in asynchronous training; `read_state` fetches
-    what `state` shows.
+    what `state` shows, and `tell` takes what `progress` is told.
     """
 
     training_id: str
@@ -40,6 +47,7 @@ class Task:
     rejected: str = ""
     checkpoint: int | None = None
     read_state: Callable[[], Tensors] = field(default=dict, repr=False, compare=False)
+    tell: Callable[[float], None] = field(default=lambda percent: None, repr=False, compare=False)
 
     @classmethod
     def of(cls, notification: Notification) -> Task:
@@ -55,6 +63,10 @@ class Task:
             str(body.get("rejected") or ""),
             body.get("checkpoint"),
         )
+
+    def progress(self, percent: float) -> None:
+        """Let the hub show how far the training is, from 0 to 100; call it as often as you like, it never raises."""
+        self.tell(percent)
 
     def state(self, name: str, like: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
         """What the hub keeps under `name` for each float tensor of `like`, such as SCAFFOLD's `control_variate`.

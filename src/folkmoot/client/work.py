@@ -17,9 +17,11 @@ from folkmoot.client.global_model import GlobalModel
 from folkmoot.client.hub import Hub
 from folkmoot.client.outgoing import Outgoing
 from folkmoot.client.patience import Patience
-from folkmoot.client.task import Task
+from folkmoot.client.reporting import Reporter
+from folkmoot.client.task import Declined, Task
 from folkmoot.client.update import fit
 from folkmoot.errors import Conflict, FolkmootError, InvalidInput, NotAllowed, NotFound
+from folkmoot.protocol.states import Doing
 from folkmoot.tensors import Schema, Tensors, WrittenFile, open_tensors, write_tensors
 from folkmoot.tensors.schema import BFLOAT16
 from folkmoot.uncertainty import Statistics
@@ -48,16 +50,17 @@ class Worker:
     def __init__(self, hub: Hub, patience: Patience, folder: Path) -> None:
         self._hub = hub
         self._patience = patience
+        self._reporter = Reporter(hub)
         self._model = GlobalModel(hub, folder)
         self._outgoing = Outgoing(folder)
         self._folder = folder
 
     def train(self, function: Train, task: Task) -> None:
-        """Raises Refused, and whatever `function` raises."""
-        weights, model = self._fetch(task)
+        """Raises Refused, and whatever `function` raises, of which the hub is told."""
+        with self._reporter.during(task, Doing.DOWNLOADING):
+            weights, model = self._fetch(task)
         logger.info("round %d: training", task.round)
-        asked = replace(task, read_state=lambda: self._fetch_state(task))
-        trained, num_examples, metrics = _call(function, weights, asked)
+        trained, num_examples, metrics = self._call_to_train(function, weights, task)
         with _refusals():
             written = self._outgoing.write(fit(trained, Schema.of(model), task.exchange), model, task)
             self._send(written, task, num_examples, metrics)
@@ -91,6 +94,24 @@ class Worker:
         """The training asks for nothing more."""
         self._outgoing.forget(training_id)
 
+    def _call_to_train(
+        self, function: Train, weights: Weights, task: Task
+    ) -> tuple[Mapping[str, npt.ArrayLike], int, Metrics]:
+        asked = replace(
+            task,
+            read_state=lambda: self._fetch_state(task),
+            tell=lambda percent: self._reporter.say_percent(task, percent),
+        )
+        try:
+            with self._reporter.during(task, Doing.TRAINING):
+                return _call(function, weights, asked)
+        except Declined as declined:
+            self._reporter.say(task, Doing.DECLINED, reason=str(declined))
+            raise
+        except Exception as error:
+            self._reporter.say(task, Doing.FAILED, reason=f"{type(error).__name__}: {error}")
+            raise
+
     def _fetch(self, task: Task) -> tuple[Weights, Tensors]:
         with _refusals():
             tensors: Tensors = self._patience.until_settled(lambda: self._model.fetch(task))
@@ -121,7 +142,7 @@ class Worker:
 
     def _report(self, task: Task, metrics: Metrics) -> None:
         with _refusals():
-            self._patience.until_settled(lambda: self._hub.upload_metrics(task.model_id, metrics))
+            self._patience.until_settled(lambda: self._hub.upload_metrics(task.model_id, metrics, round=task.round))
         logger.info("round %d: evaluation sent", task.round)
 
     def _send_calibration(self, task: Task, statistics: Statistics | None) -> None:
@@ -159,6 +180,8 @@ def _refusals() -> Iterator[None]:
 def _call(function: Callable[[Weights, Task], Returned], weights: Weights, task: Task) -> Returned:
     try:
         return function(weights, task)
+    except Declined:
+        raise
     except Exception:
         logger.exception("round %d: the participant's own function failed", task.round)
         raise

@@ -45,8 +45,21 @@ def training(training_id: str) -> str:
     return f"{TRAININGS}{training_id}/"
 
 
-def training_start(training_id: str) -> str:
-    return f"{TRAININGS}{training_id}/start/"
+def training_command(training_id: str, name: str) -> str:
+    """Of `start`, `pause`, `resume`, `stop`, `retry` and `clone`."""
+    return f"{TRAININGS}{training_id}/{name}/"
+
+
+def training_events(training_id: str) -> str:
+    return f"{TRAININGS}{training_id}/events/"
+
+
+def training_explain(training_id: str) -> str:
+    return f"{TRAININGS}{training_id}/explain/"
+
+
+def training_progress(training_id: str) -> str:
+    return f"{TRAININGS}{training_id}/progress/"
 
 
 def training_clients(training_id: str) -> str:

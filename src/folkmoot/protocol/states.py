@@ -18,13 +18,18 @@ class TrainingState(StrEnum):
 
     @property
     def is_final(self) -> bool:
-        """Whether the training is over: nobody joins, starts or uploads any more."""
+        """Whether the training is over, if it is not tried again after an error: nobody starts or uploads any more."""
         return self in (TrainingState.COMPLETED, TrainingState.STOPPED, TrainingState.ERROR)
 
     @property
     def is_under_way(self) -> bool:
-        """Whether a round is open, or being worked on."""
+        """Whether a round is open, or being worked on, and will be followed by the next."""
         return self in (TrainingState.ONGOING, TrainingState.SWAG_ROUND)
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether it was started and is not over: what is sent for its round is taken, also during a pause."""
+        return self.is_under_way or self is TrainingState.PAUSED
 
 
 class UpdateStatus(StrEnum):
@@ -39,9 +44,34 @@ class UpdateStatus(StrEnum):
     NOT_CHOSEN = "not_chosen"
     """The strategy gave it no weight, as Krum does to all but one."""
     LATE = "late"
-    """In asynchronous training: it came after the last round had all it needed."""
+    """It came after the last round had all it needed, or the training was stopped before it counted."""
     PASSED_ON = "passed_on"
     """In daisy chaining: it was another participant's to begin with, and wandered on."""
+
+
+class Doing(StrEnum):
+    """What a participant is doing about the update that a round has asked it for."""
+
+    ASSIGNED = "assigned"
+    DOWNLOADING = "downloading"
+    TRAINING = "training"
+    UPLOADED = "uploaded"
+    LATE = "late"
+    """The round went on without its update."""
+    FAILED = "failed"
+    """It says that it could not make one; it may still send one."""
+    DECLINED = "declined"
+    """It says that it will not make one in this round."""
+
+    @property
+    def is_under_way(self) -> bool:
+        """Whether an update is being made."""
+        return self in (Doing.DOWNLOADING, Doing.TRAINING)
+
+    @property
+    def gives_up(self) -> bool:
+        """Whether nobody need wait for the update."""
+        return self in (Doing.FAILED, Doing.DECLINED)
 
 
 class RoundState(StrEnum):
@@ -50,6 +80,8 @@ class RoundState(StrEnum):
     With SWAG, moments of the next model are collected before the test, and merged.
     """
 
+    WAITING = "WAITING"
+    """Not open yet: too few participants are online."""
     OPEN = "OPEN"
     AGGREGATING = "AGGREGATING"
     SWAG = "SWAG"
