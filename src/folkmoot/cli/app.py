@@ -7,12 +7,15 @@ from typing import Annotated
 
 import typer
 
+from folkmoot.cli.backup import backup, restore
 from folkmoot.cli.check import check
 from folkmoot.cli.demo import demo
 from folkmoot.cli.model import models
 from folkmoot.cli.predict import predict
 from folkmoot.cli.serve import serve
+from folkmoot.cli.training import trainings
 from folkmoot.cli.user import users
+from folkmoot.cli.worker import beat, worker
 from folkmoot.errors import Misconfigured
 
 app = typer.Typer(
@@ -23,12 +26,17 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(serve)
+app.command()(worker)
+app.command()(beat)
 app.command()(demo)
 app.command()(check)
 app.command()(predict)
+app.command()(backup)
+app.command()(restore)
 app.add_typer(users, name="user")
 app.add_typer(models, name="model")
-COMMANDS = ("serve", "demo", "check", "predict", "user", "model")
+app.add_typer(trainings, name="training")
+COMMANDS = ("serve", "worker", "beat", "demo", "check", "predict", "backup", "restore", "user", "model", "training")
 
 
 def _show_version(wanted: bool) -> None:

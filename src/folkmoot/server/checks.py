@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from django.conf import settings
 from django.core import checks
 from django.core.exceptions import ImproperlyConfigured
 
-from folkmoot.errors import Misconfigured
+from folkmoot.errors import FolkmootError, Misconfigured
 from folkmoot.sandbox import Protection, protections
 from folkmoot.server.process import configure, make_data_dir
 
@@ -50,7 +51,12 @@ def findings(data_dir: Path) -> Iterator[Finding]:
     else:
         if data_dir.is_dir():
             yield _free_space(data_dir)
+        yield _storage()
         yield _database()
+        if not settings.EMBEDDED:
+            yield from _clock()
+        if settings.BROKER_URL:
+            yield _broker()
     for library in LIBRARIES:
         yield _library(library)
     yield from _sandbox()
@@ -98,6 +104,15 @@ def _settings() -> list[Finding]:
     return amiss or [Finding("settings", Status.OK, "nothing amiss")]
 
 
+def _storage() -> Finding:
+    from folkmoot.server.storage import get_storage
+
+    try:
+        return Finding("storage", Status.OK, get_storage().check())
+    except FolkmootError as error:
+        return Finding("storage", Status.WRONG, _one_line(error), "see FOLKMOOT_STORAGE_URL in docs/configuration.md")
+
+
 def _database() -> Finding:
     from django.db import Error, connection
     from django.db.migrations.executor import MigrationExecutor
@@ -112,9 +127,37 @@ def _database() -> Finding:
         return Finding("database", Status.WRONG, f"cannot be used ({_one_line(error)})", "see FOLKMOOT_DATABASE_URL")
     if missing:
         return Finding("database", Status.WRONG, f"migrations that are not applied: {missing}", _MIGRATE)
-    return Finding("database", Status.OK, f"{connection.display_name}, all migrations are applied")
+    version = ".".join(map(str, connection.get_database_version()))
+    return Finding("database", Status.OK, f"{connection.display_name} {version}, all migrations are applied")
 
 
+def _clock() -> Iterator[Finding]:
+    """Deadlines go by the database's clock, but tokens expire, and files age, by this machine's."""
+    from django.db import Error
+
+    from folkmoot.server import clock
+
+    try:
+        ahead = (datetime.now(UTC) - clock.now()).total_seconds()
+    except Error:
+        return  # which the finding on the database has said
+    detail = f"{abs(ahead):.1f} s {'ahead of' if ahead > 0 else 'behind'} the database's"
+    if abs(ahead) <= CLOCK_SECONDS:
+        yield Finding("clock", Status.OK, detail)
+    else:
+        yield Finding("clock", Status.WARNING, detail, "have both machines set their clocks by NTP")
+
+
+def _broker() -> Finding:
+    from folkmoot.server import broker
+
+    name, fault = broker.name_of(settings.BROKER_URL), broker.fault_of(settings.BROKER_URL)
+    if fault:
+        return Finding("broker", Status.WRONG, f"{name} does not answer ({fault})", "see FOLKMOOT_BROKER_URL")
+    return Finding("broker", Status.OK, f"{name} answers")
+
+
+CLOCK_SECONDS = 5
 _MIGRATE = "start folkmoot serve once, which brings it up to date"
 
 
@@ -128,7 +171,7 @@ class _Library:
 
 
 LIBRARIES = (
-    _Library("numba", "numba", "fast", "aggregates large models some times as fast"),
+    _Library("numba", "numba", "fast", "aggregates large models several times as fast"),
     _Library("torch", "torch", "torch", "predictions of torch models"),
     _Library("onnxruntime", "onnxruntime", "onnx", "predictions of ONNX models"),
     _Library("Pillow", "PIL", "server", "predictions for images; the hub does not start without it", Status.WRONG),

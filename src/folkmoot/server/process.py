@@ -1,12 +1,16 @@
-"""The server process of embedded mode: one port, its worker threads, one data folder that is its own."""
+"""The server process: one port, and where no broker is set the threads that handle events."""
 
 from __future__ import annotations
 
 import fcntl
+import gc
+import logging
 import os
+import resource
 import signal
 import socket
 import ssl
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,13 +21,22 @@ from typing import Any
 import uvicorn
 
 from folkmoot.errors import Misconfigured
-from folkmoot.server import secret_key
+from folkmoot.server import environment, secret_key
 
+logger = logging.getLogger(__name__)
+
+FILES = 16_000
+"""For ten thousand participants and all else."""
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 KEEP_ALIVE_SECONDS = 75
 """Longer than a poll waits, so that pollers keep their connections."""
+SWITCH_SECONDS = 0.001
+"""How long a thread may compute while others wait to. Each row that SQLite gives is such a wait for the thread that
+reads it, so that with Python's own 5 ms many pollers would wait for seconds while the processor has nothing to do."""
 GRACE_SECONDS = 10
-"""How long requests under way may take once the server is told to stop."""
+"""How long requests and events under way may take once a process is told to stop."""
+MIGRATING = 0x666F6C6B
+"""The advisory lock of whoever migrates; any number that others on the same database do not use."""
 
 
 @dataclass(frozen=True)
@@ -47,11 +60,26 @@ def serve(serving: Serving, *, on_ready: Callable[[str], None]) -> None:
 
     Raises Misconfigured, in one sentence, for whatever is wrong with the data folder, the port or the certificate.
     """
+    raise_file_limit()
+    sys.setswitchinterval(SWITCH_SECONDS)
     check_certificate(serving)
-    with owned_data_dir(serving.data_dir), _listening(serving) as listener:
+    with usable_data_dir(serving.data_dir), _listening(serving) as listener:
         os.environ.setdefault("FOLKMOOT_SECURE_COOKIES", "true" if serving.tls_cert else "false")
         prepare(serving.data_dir, host=serving.host)
         _run(serving, listener, on_ready)
+
+
+def raise_file_limit() -> None:
+    """Have as many files open at once as the system lets this process: each poll that waits is one."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    if hard != resource.RLIM_INFINITY and hard < FILES:
+        logger.warning(
+            "at most %d files may be open here, and three quarters as many participants wait at once: "
+            "raise the hard limit to %d (LimitNOFILE= of a service, ulimit -Hn of a shell)",
+            hard,
+            FILES,
+        )
 
 
 def prepare(data_dir: Path, *, host: str = "127.0.0.1") -> None:
@@ -68,10 +96,32 @@ def prepare(data_dir: Path, *, host: str = "127.0.0.1") -> None:
 
     django.setup()
     try:
-        call_command("migrate", verbosity=0)
+        with migrating_alone():
+            call_command("migrate", verbosity=0)
     except OperationalError as error:
         reason = " ".join(str(error).split())
         raise Misconfigured(f"the database cannot be used ({reason}); see FOLKMOOT_DATABASE_URL") from error
+
+
+@contextmanager
+def migrating_alone() -> Iterator[None]:
+    """Of several processes that start at once on PostgreSQL one migrates, and the others wait until it has.
+
+    However long that takes: no statement has a limit meanwhile.
+    """
+    from django.db import connection
+
+    if connection.vendor != "postgresql":
+        yield
+        return
+    with connection.cursor() as cursor:
+        cursor.execute("SET statement_timeout = 0")
+        cursor.execute("SELECT pg_advisory_lock(%s)", [MIGRATING])
+        try:
+            yield
+        finally:
+            cursor.execute("SELECT pg_advisory_unlock(%s)", [MIGRATING])
+            cursor.execute("RESET statement_timeout")
 
 
 def configure(data_dir: Path) -> None:
@@ -91,6 +141,17 @@ def make_data_dir(data_dir: Path) -> None:
         raise Misconfigured(
             f"cannot write to the data folder {data_dir} ({error.strerror}); choose another with --data-dir"
         ) from error
+
+
+@contextmanager
+def usable_data_dir(data_dir: Path) -> Iterator[None]:
+    """Hold the folder of an embedded hub; with a database of its own it may be shared by many processes."""
+    if environment.text("FOLKMOOT_DATABASE_URL", ""):
+        make_data_dir(data_dir)
+        yield
+    else:
+        with owned_data_dir(data_dir):
+            yield
 
 
 @contextmanager
@@ -140,19 +201,20 @@ def _run(serving: Serving, listener: socket.socket, on_ready: Callable[[str], No
 
     from folkmoot.server.api.connection import Connection
     from folkmoot.server.asgi import application
+    from folkmoot.server.background import Background
     from folkmoot.server.inference.pool import close_sandbox
-    from folkmoot.server.outbox.events import release_leases
-    from folkmoot.server.outbox.worker import Workers
+    from folkmoot.server.outbox.leases import release_leases
     from folkmoot.server.storage import get_storage
 
     get_storage().prepare()
     if settings.EMBEDDED:
         # The data folder is ours alone, and with it the database; another one may have other servers.
+        get_storage().remove_leftovers()
         release_leases()
     config = uvicorn.Config(
         application,
         http=Connection,
-        log_level="warning",
+        log_config=None,
         access_log=False,
         ssl_certfile=serving.tls_cert,
         ssl_keyfile=serving.tls_key,
@@ -160,14 +222,24 @@ def _run(serving: Serving, listener: socket.socket, on_ready: Callable[[str], No
         timeout_graceful_shutdown=GRACE_SECONDS,
         server_header=False,
     )
-    workers = Workers()
-    workers.start()
+    _spare_the_collector()
+    background = Background()
+    background.start()
     try:
         _Server(config, lambda: on_ready(serving.address(listener.getsockname()[1]))).run([listener])
     finally:
         # First, so that nobody goes on waiting for a model.
         close_sandbox()
-        workers.stop(grace=GRACE_SECONDS)
+        background.stop(grace=GRACE_SECONDS)
+
+
+def _spare_the_collector() -> None:
+    """Have the garbage collector pass over all that is loaded by now: none of it is ever garbage.
+
+    Otherwise it looks at several hundred thousand objects every few dozen requests.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 class _Server(uvicorn.Server):

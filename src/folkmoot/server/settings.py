@@ -1,21 +1,31 @@
 """Every setting, from the environment; embedded or production follows from it.
 
 Embedded is the default: SQLite and a folder of blobs below `FOLKMOOT_DATA_DIR`, one process. A
-`FOLKMOOT_DATABASE_URL` makes it production.
+`FOLKMOOT_DATABASE_URL` makes it production, with as many processes as one likes; with a `FOLKMOOT_BROKER_URL` those of
+`folkmoot worker` handle the events.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import dj_database_url
 
 from folkmoot.errors import Misconfigured
+from folkmoot.server import broker, secret_key
 from folkmoot.server import environment as env
-from folkmoot.server import secret_key
+from folkmoot.server.storage.address import parse_address
 from folkmoot.tensors.limits import Limits
 
 DATA_DIR = env.folder("FOLKMOOT_DATA_DIR", "folkmoot-data")
+# file:///path or s3://bucket/prefix?endpoint=...&region=...; empty: below the data folder.
+STORAGE_URL = env.text("FOLKMOOT_STORAGE_URL", "")
+parse_address(STORAGE_URL)
 DATABASE_URL = env.text("FOLKMOOT_DATABASE_URL", "")
 EMBEDDED = not DATABASE_URL
+BROKER_URL = broker.checked(env.text("FOLKMOOT_BROKER_URL", ""), embedded=EMBEDDED)
+# What the names of its queues begin with, so that several hubs may share a broker.
+QUEUE_PREFIX = env.text("FOLKMOOT_QUEUE_PREFIX", "folkmoot")
 
 DEBUG = False
 SECRET_KEY = secret_key.from_environment_or_folder(DATA_DIR)
@@ -26,6 +36,8 @@ REGISTRATION = env.choice("FOLKMOOT_REGISTRATION", "closed", ("open", "invite", 
 PARTICIPANTS_MAY_STEER = env.flag("FOLKMOOT_PARTICIPANTS_MAY_STEER", True)
 # Django's admin at /admin/: in production somebody has to want it.
 ADMIN = env.flag("FOLKMOOT_ADMIN", EMBEDDED)
+# Who may read Prometheus' figures at /metrics.
+METRICS = env.choice("FOLKMOOT_METRICS", "staff", ("staff", "open", "off"))
 # Hosts that notifications may be pushed to. Empty: in embedded mode loopback and public addresses, in production none.
 PUSH_ALLOW = env.names("FOLKMOOT_PUSH_ALLOW", "")
 
@@ -38,6 +50,13 @@ MAX_OPEN_UPLOAD_BYTES = env.whole_number("FOLKMOOT_MAX_OPEN_UPLOAD_BYTES", 40 * 
 UPLOAD_EXPIRY_SECONDS = env.seconds("FOLKMOOT_UPLOAD_EXPIRY_SECONDS", 24 * 3600)
 # Of files that were made for a download, and are kept for the next one who asks for the same.
 DOWNLOAD_CACHE_BYTES = env.whole_number("FOLKMOOT_DOWNLOAD_CACHE_BYTES", 10 * 2**30)
+# How much of a model one worker aggregates at a time, where files are in an S3 store and the strategy allows it.
+SHARD_BYTES = env.whole_number("FOLKMOOT_SHARD_BYTES", 256 * 2**20, at_least=5 * 2**20)
+# Of files of an S3 store that this machine keeps for the next use; and for how long that store may be silent.
+STORAGE_CACHE_BYTES = env.whole_number("FOLKMOOT_STORAGE_CACHE_BYTES", 10 * 2**30)
+STORAGE_TIMEOUT = env.seconds("FOLKMOOT_STORAGE_TIMEOUT", 15)
+# Polls for notifications that one process holds at a time; of one sender, a tenth of that.
+MAX_POLLS = env.whole_number("FOLKMOOT_MAX_POLLS", 10_000)
 MAX_JSON_BYTES = env.whole_number("FOLKMOOT_MAX_JSON_BYTES", 2**20)
 # Of a question to a model, its input included.
 MAX_INFERENCE_BYTES = env.whole_number("FOLKMOOT_MAX_INFERENCE_BYTES", 32 * 2**20)
@@ -69,6 +88,11 @@ SANDBOX_CACHE_BYTES = env.whole_number("FOLKMOOT_SANDBOX_CACHE_BYTES", 4 * 2**30
 LEASE_SECONDS = env.seconds("FOLKMOOT_LEASE_SECONDS", 30)
 SWEEP_SECONDS = env.seconds("FOLKMOOT_SWEEP_SECONDS", 5)
 ORPHAN_GRACE_SECONDS = env.seconds("FOLKMOOT_ORPHAN_GRACE_SECONDS", 3600)
+# Of stored files, how many bytes are read in each such sweep to see that they are whole.
+CHECK_BYTES = env.whole_number("FOLKMOOT_CHECK_BYTES", 2**30)
+# Of trainings whose options do not say: for how many seconds a round waits, and how often it is tried again.
+ROUND_TIMEOUT = env.seconds("FOLKMOOT_ROUND_TIMEOUT", 86_400)
+ROUND_RETRIES = env.whole_number("FOLKMOOT_ROUND_RETRIES", 2, at_least=0)
 # How long the server waits for more of a request's body, or for more of an answer to be taken.
 BODY_TIMEOUT_SECONDS = env.seconds("FOLKMOOT_BODY_TIMEOUT_SECONDS", 30)
 # Bytes a second, on average over that time, that have to come of a body of more than 64 KiB.
@@ -101,6 +125,7 @@ INSTALLED_APPS = [
 ]
 
 MIDDLEWARE = [
+    "folkmoot.server.api.observing.observe",
     "folkmoot.server.api.content_policy.forbid_active_content",
     "folkmoot.server.api.content_encoding.refuse_encoded_bodies",
     "django.middleware.security.SecurityMiddleware",
@@ -132,6 +157,12 @@ WHITENOISE_USE_FINDERS = True
 WHITENOISE_AUTOREFRESH = False
 
 
+# Beyond, PostgreSQL ends a statement, so that one request cannot keep its server busy; migrations are exempt.
+STATEMENT_SECONDS = 10
+# Beyond, a database server that says nothing at all, to a connection or on one, counts as gone.
+SILENCE_SECONDS = 10
+
+
 def _databases() -> dict[str, dict[str, object]]:
     # A thread keeps its connection: opening one costs more than most requests.
     common = {"CONN_MAX_AGE": None, "CONN_HEALTH_CHECKS": not EMBEDDED}
@@ -148,10 +179,25 @@ def _databases() -> dict[str, dict[str, object]]:
         }
         return {"default": sqlite | common}
     try:
-        production = dj_database_url.parse(DATABASE_URL)
+        production: dict[str, Any] = {**dj_database_url.parse(DATABASE_URL)}
     except ValueError as error:
         hint = "FOLKMOOT_DATABASE_URL is no database URL; postgres://user:password@host/name is one"
         raise Misconfigured(hint) from error
+    if "postgresql" in str(production["ENGINE"]):
+        # A process that freezes within a transaction keeps its locks; beyond its lease it is to lose them, too.
+        idle = 1000 * max(LEASE_SECONDS, 5)
+        limits = f"-c idle_in_transaction_session_timeout={idle:.0f} -c statement_timeout={STATEMENT_SECONDS}s"
+        ours = {
+            "connect_timeout": SILENCE_SECONDS,
+            "tcp_user_timeout": 1000 * SILENCE_SECONDS,
+            "keepalives_idle": SILENCE_SECONDS // 2,
+            "keepalives_interval": 1,
+            "keepalives_count": SILENCE_SECONDS // 2,
+        }
+        theirs = production.get("OPTIONS", {})
+        # Of a parameter that is named twice the last one holds.
+        options = f"{limits} {theirs.get('options', '')}".rstrip()
+        production["OPTIONS"] = {**ours, **theirs, "options": options}
     return {"default": {**production, **common}}
 
 
@@ -171,7 +217,8 @@ CSRF_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = env.flag("FOLKMOOT_SECURE_COOKIES", True)
 SECURE_CONTENT_TYPE_NOSNIFF = True
 
-DATA_UPLOAD_MAX_MEMORY_SIZE = MAX_JSON_BYTES
+# The text in a form. Only questions to models may have so much: the API's parsers are stricter with all else.
+DATA_UPLOAD_MAX_MEMORY_SIZE = max(MAX_JSON_BYTES, MAX_INFERENCE_BYTES)
 # The name and the value of each of the most metrics that a request may bring, and the other fields of an update.
 DATA_UPLOAD_MAX_NUMBER_FIELDS = 2 * 1000 + 10
 FILE_UPLOAD_HANDLERS = ["folkmoot.server.storage.upload.BlobUploadHandler"]
@@ -207,6 +254,10 @@ SPECTACULAR_SETTINGS = {
     "REDOC_DIST": "SIDECAR",
     "COMPONENT_SPLIT_REQUEST": True,
     "ENUM_GENERATE_CHOICE_DESCRIPTION": False,
+    "ENUM_NAME_OVERRIDES": {
+        "DoingEnum": "folkmoot.server.api.serializers.participants.DOINGS",
+        "ReportedEnum": "folkmoot.server.api.serializers.participants.REPORTED",
+    },
     "POSTPROCESSING_HOOKS": [
         "drf_spectacular.hooks.postprocess_schema_enums",
         "folkmoot.server.api.whole_schema.complete",
@@ -214,15 +265,34 @@ SPECTACULAR_SETTINGS = {
 }
 
 _LOG_LEVEL = env.choice("FOLKMOOT_LOG_LEVEL", "INFO", ("DEBUG", "INFO", "WARNING", "ERROR"))
+_LOG_FORMAT = env.choice("FOLKMOOT_LOG_FORMAT", "text", ("text", "json"))
+# A line for each request.
+_ACCESS_LOG = env.flag("FOLKMOOT_ACCESS_LOG", False)
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
-    "formatters": {"line": {"format": "{asctime} {levelname} {name}: {message}", "style": "{"}},
-    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "formatters": {
+        "text": {"format": "{asctime} {levelname} {name} [{request_id}]: {message}", "style": "{"},
+        "json": {
+            "()": "pythonjsonlogger.json.JsonFormatter",
+            "format": "{asctime}{levelname}{name}{message}{request_id}",
+            "style": "{",
+            "datefmt": "%Y-%m-%dT%H:%M:%S%z",
+            "rename_fields": {"asctime": "time", "levelname": "level", "name": "logger"},
+        },
+    },
+    "filters": {"request_id": {"()": "folkmoot.server.request_ids.RequestIdFilter"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": _LOG_FORMAT, "filters": ["request_id"]}},
     "loggers": {
         "folkmoot": {"handlers": ["stderr"], "level": _LOG_LEVEL},
+        "folkmoot.access": {"level": "INFO" if _ACCESS_LOG else "ERROR"},
+        # Celery tells of every connection and task; what it warns of is worth a line.
+        "celery": {"handlers": ["stderr"], "level": "WARNING"},
+        "kombu": {"handlers": ["stderr"], "level": "WARNING"},
         # A refused request is the caller's affair; a fault of ours is logged with its traceback.
         "django.request": {"handlers": ["stderr"], "level": "ERROR", "propagate": False},
         "django.security": {"handlers": ["stderr"], "level": "ERROR", "propagate": False},
+        # What the web server itself has to say.
+        "uvicorn.error": {"handlers": ["stderr"], "level": "WARNING", "propagate": False},
     },
 }

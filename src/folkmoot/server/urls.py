@@ -8,11 +8,13 @@ from django.urls import include, path
 
 from folkmoot.server.api.router import router
 from folkmoot.server.api.views.health import healthz, readyz
+from folkmoot.server.api.views.metrics import FiguresViewSet
 from folkmoot.server.api.views.schema import RedocView, SchemaView, SwaggerView
 
 urlpatterns = [
     path("healthz", healthz),
     path("readyz", readyz),
+    *([path("metrics", FiguresViewSet.as_view({"get": "show"}))] if settings.METRICS != "off" else []),
     path("api/schema/", SchemaView.as_view(), name="schema"),
     path("api/schema/swagger-ui/", SwaggerView.as_view(url_name="schema"), name="swagger-ui"),
     path("api/schema/redoc/", RedocView.as_view(url_name="schema"), name="redoc"),

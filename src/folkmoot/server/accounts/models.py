@@ -7,6 +7,7 @@ import uuid
 
 from django.contrib.auth.models import AbstractUser, Group
 from django.db import models
+from django.db.models import Q
 from django.utils import timezone
 
 
@@ -23,8 +24,13 @@ class User(AbstractUser):
 
 class TokenQuerySet(models.QuerySet["Token"]):
     def matching(self, plain: str) -> TokenQuerySet:
-        """The token that these 40 hex digits are, valid or not, with its user."""
-        return self.filter(digest=Token.digest_of(plain)).select_related("user").order_by()
+        """The one that these 40 hex digits are, with its user."""
+        return self.filter(digest=Token.digest_of(plain)).select_related("user")
+
+    def valid(self) -> TokenQuerySet:
+        """Those that have not expired, of users who may sign in."""
+        lasting = Q(expires_at=None) | Q(expires_at__gt=timezone.now())
+        return self.filter(lasting, user__is_active=True)
 
 
 class Token(models.Model):
@@ -48,8 +54,9 @@ class Token(models.Model):
 
     @property
     def is_valid(self) -> bool:
-        """Whether it has not expired, and its user may sign in."""
-        return self.user.is_active and (self.expires_at is None or self.expires_at > timezone.now())
+        """Whether it is one of `valid()`, of which each request would have the database think anew."""
+        is_lasting = self.expires_at is None or self.expires_at > timezone.now()
+        return is_lasting and self.user.is_active
 
     @staticmethod
     def digest_of(plain: str) -> str:

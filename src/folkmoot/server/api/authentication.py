@@ -9,6 +9,7 @@ from rest_framework.request import Request
 
 from folkmoot.server.accounts.models import Token, User
 from folkmoot.server.accounts.passwords import user_with_password
+from folkmoot.server.rows import the_one
 
 
 class TokenAuthentication(authentication.BaseAuthentication):
@@ -40,7 +41,7 @@ class BasicAuthentication(authentication.BasicAuthentication):
 
 def user_of(plain: str) -> tuple[User, Token]:
     """The user whose valid token this is; AuthenticationFailed for every other text."""
-    token = Token.objects.matching(plain).first()
+    token = the_one(Token.objects.matching(plain))
     if token is None or not token.is_valid:
         raise AuthenticationFailed("Invalid token.")
     return token.user, token

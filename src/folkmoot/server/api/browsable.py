@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from rest_framework.fields import Field, empty
 from rest_framework.negotiation import DefaultContentNegotiation
 from rest_framework.parsers import BaseParser
 from rest_framework.renderers import BaseRenderer, BrowsableAPIRenderer, JSONRenderer
@@ -19,10 +20,20 @@ if TYPE_CHECKING:
 
 
 class _JSONToComplete(JSONRenderer):
-    """Without the nulls: they stand for what nobody has filled in, and few fields take them."""
+    """Without what nobody has filled in, where that would be refused or mean something."""
 
     def render(self, data: Any, *args: Any, **kwargs: Any) -> bytes:
-        return super().render({name: each for name, each in data.items() if each is not None}, *args, **kwargs)
+        fields = data.serializer.fields
+        begun = {name: each for name, each in data.items() if not _is_better_left_out(each, fields.get(name))}
+        return super().render(begun, *args, **kwargs)
+
+
+def _is_better_left_out(value: Any, field: Field | None) -> bool:
+    """A null, and what is empty although it is not so by default: `"options": {}` would take all options away."""
+    if value is None or field is None:
+        return value is None
+    may_be_empty = field.required or field.default is not empty or getattr(field, "allow_blank", False)
+    return value in ("", [], {}) and not may_be_empty
 
 
 class _OfferedJSONParser(JSONParser):

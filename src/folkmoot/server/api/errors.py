@@ -14,7 +14,9 @@ from rest_framework.response import Response
 from rest_framework.views import exception_handler, set_rollback
 
 from folkmoot import errors
+from folkmoot.server import request_ids
 from folkmoot.server.api.content_policy import NOTHING
+from folkmoot.server.storage.failing import as_unavailable
 
 # The seed's paths answer 400 where the state or the tensors are at fault; the code tells them apart.
 STATUS: dict[type[errors.FolkmootError], int] = {
@@ -34,6 +36,7 @@ STATUS: dict[type[errors.FolkmootError], int] = {
     errors.InvalidInput: status.HTTP_400_BAD_REQUEST,
     errors.NotAuthenticated: status.HTTP_401_UNAUTHORIZED,
     errors.NotAllowed: status.HTTP_403_FORBIDDEN,
+    errors.Removed: status.HTTP_410_GONE,
     errors.NotFound: status.HTTP_404_NOT_FOUND,
 }
 RETRY_AFTER_SECONDS = 2
@@ -63,8 +66,12 @@ def _as_domain_error(error: Exception) -> errors.FolkmootError | None:
             return errors.TooSlow("the request's body did not come in time")
         case UnreadablePostError():
             return errors.IncompleteRequest("the request broke off")
+        case MemoryError():
+            return errors.TooLarge("the request takes more memory than this server has left")
         case RecursionError():
             return errors.InvalidInput("the request is nested too deeply")
+        case OSError():
+            return as_unavailable(error)
     return None
 
 
@@ -76,7 +83,7 @@ def _timed_out(error: BaseException | None) -> bool:
 def _response(error: errors.FolkmootError) -> Response:
     kind = next((known for known in type(error).__mro__ if known in STATUS), None)
     if kind is None:
-        return Response({"detail": "A fault of the server.", "code": "internal"}, status=500)
+        return Response(_fault(), status=500)
     response = Response({"detail": error.message, "code": error.code}, status=STATUS[kind])
     if isinstance(error, errors.Unavailable):
         response["Retry-After"] = str(RETRY_AFTER_SECONDS)
@@ -121,4 +128,9 @@ def not_found(request: HttpRequest, exception: Exception) -> JsonResponse:
 
 
 def server_error(request: HttpRequest) -> JsonResponse:
-    return JsonResponse({"detail": "A fault of the server.", "code": "internal"}, status=500)
+    return JsonResponse(_fault(), status=500)
+
+
+def _fault() -> dict[str, str]:
+    """All that is told of a fault: the log has the rest, under this id."""
+    return {"detail": "A fault of the server.", "code": "internal", "request_id": request_ids.current()}

@@ -75,11 +75,11 @@ class ListFilter(BaseFilterBackend):
             return queryset
         # As a dict: what is missing from a form would be a false, what is missing here was not asked.
         query = view.query_class(data=request.query_params.dict())
-        _refuse_unknown(request, {*query.fields, *PageQuery().fields})
+        refuse_unknown(request, {*query.fields, *PageQuery().fields})
         return query.filtered(queryset)
 
 
-def _refuse_unknown(request: Request, known: set[str]) -> None:
+def refuse_unknown(request: Request, known: set[str]) -> None:
     """A filter that is misspelt would show all there is."""
     # `format` is the framework's own, and browsers are made to fetch anew with `_=<time>`.
     unknown = set(request.query_params) - known - {"format", "_"}

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any, BinaryIO
 
 from django.conf import settings
+from django.http import QueryDict
 from rest_framework import parsers
 from rest_framework.exceptions import ParseError
 from rest_framework.utils.json import strict_constant
@@ -68,8 +69,8 @@ def _object(stream: BinaryIO, parser_context: Any, read: Callable[[str], Any]) -
 
 
 def _parsed_quickly(text: str) -> Any:
-    """Without a call for each number: one that is too large comes out as an infinity."""
-    return json.loads(text, object_pairs_hook=_without_duplicates, parse_constant=strict_constant)
+    """Without a call for each number: one that is too large comes out as an infinity, and NaN as itself."""
+    return json.loads(text, object_pairs_hook=_without_duplicates)
 
 
 def _parsed(text: str) -> Any:
@@ -92,12 +93,16 @@ class FormParser(parsers.FormParser):
 
 
 class MultiPartParser(parsers.MultiPartParser):
-    """A form with files; of one that breaks off, or is refused half-way, nothing stays on the disk."""
+    """A form with files and little text; of one that breaks off, or is refused, nothing stays on the disk."""
+
+    text_limit = "MAX_JSON_BYTES"
 
     def parse(self, stream: BinaryIO, media_type: str | None = None, parser_context: Any = None) -> Any:
         try:
             with _charset_checked():
-                return super().parse(stream, media_type, parser_context)
+                parsed = super().parse(stream, media_type, parser_context)
+            _check_text(parsed.data, getattr(settings, self.text_limit))
+            return parsed
         except BaseException:
             for handler in parser_context["request"].upload_handlers:
                 handler.upload_interrupted()
@@ -105,7 +110,9 @@ class MultiPartParser(parsers.MultiPartParser):
 
 
 class QuestionFormParser(MultiPartParser):
-    """A question to a model in a form."""
+    """A question to a model in a form; its input may be text, too."""
+
+    text_limit = "MAX_INFERENCE_BYTES"
 
     def parse(self, stream: BinaryIO, media_type: str | None = None, parser_context: Any = None) -> Any:
         _check_size(parser_context, settings.MAX_INFERENCE_BYTES)
@@ -141,6 +148,12 @@ def _check_size(parser_context: Any, max_bytes: int) -> None:
     length = int(parser_context["request"].META.get("CONTENT_LENGTH") or 0)
     if length > max_bytes:
         raise TooLarge(f"the body has {length:,} bytes; the limit here is {max_bytes:,}")
+
+
+def _check_text(fields: QueryDict, most: int) -> None:
+    length = sum(len(name) + sum(map(len, values)) for name, values in fields.lists())
+    if length > most:
+        raise TooLarge(f"the form's fields have {length:,} characters of text; the limit here is {most:,}")
 
 
 def _check_contents(parsed: dict[str, Any]) -> None:

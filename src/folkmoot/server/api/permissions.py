@@ -14,7 +14,7 @@ from rest_framework.views import APIView
 from folkmoot.server.accounts.models import GroupCreation, Invitation, User
 from folkmoot.server.accounts.services import NOT_INVITED
 from folkmoot.server.registry.models import Model
-from folkmoot.server.trainings.models import Training, Update
+from folkmoot.server.trainings.models import Participation, Training, Update
 from folkmoot.server.uploads.models import Upload
 
 
@@ -73,6 +73,14 @@ class MaySeeTraining(BasePermission):
         return _takes_part(request, training) or request.user.is_staff
 
 
+class TakesPart(BasePermission):
+    """A participant."""
+
+    def has_object_permission(self, request: Request, view: APIView, training: Training) -> bool:
+        self.message = f"You are not a participant of training {training.pk}!"
+        return training.has_participant(request.user)
+
+
 class MaySteer(BasePermission):
     """The actor; a participant too, unless the training or the server leaves it to the actor."""
 
@@ -100,6 +108,13 @@ class IsActor(BasePermission):
 
     def has_object_permission(self, request: Request, view: APIView, training: Training) -> bool:
         return training.actor_id == request.user.pk
+
+
+class SeesAll(BasePermission):
+    """Who may know what each participant has: the actor and staff."""
+
+    def has_object_permission(self, request: Request, view: APIView, training: Training) -> bool:
+        return training.shows_all_to(request.user)
 
 
 class MaySeeModel(BasePermission):
@@ -151,7 +166,12 @@ def _may_change(request: Request, group: Group) -> bool:
 
 
 def _is_involved(request: Request, model: Model) -> bool:
-    return model.owner_id == request.user.pk or Training.objects.involving(request.user).filter(model=model).exists()
+    # Its participants first: they ask in every round.
+    return (
+        model.owner_id == request.user.pk
+        or Participation.objects.filter(training__model=model, user=request.user.pk).exists()
+        or Training.objects.steered_by(request.user).filter(model=model).exists()
+    )
 
 
 def _takes_part(request: Request, training: Training) -> bool:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
+import socket
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import BinaryIO
 
 _ONE_RANGE = re.compile(r"bytes=\s*([0-9]{0,30})\s*-\s*([0-9]{0,30})\s*", re.IGNORECASE)
@@ -26,15 +29,24 @@ def requested_range(headers: Mapping[str, str], *, num_bytes: int, etag: str) ->
 
 
 class FileSpan:
-    """The bytes of `span` of an open file, as a file to be read once; closing this closes the file."""
+    """The bytes of `rest` of an open file, as a file to be read once or sent; closing this closes the file."""
 
-    def __init__(self, file: BinaryIO, span: range) -> None:
+    def __init__(self, file: BinaryIO, rest: range) -> None:
         self.close = file.close
+        self.rest = rest
         self._file = file
-        self._left = len(span)
-        file.seek(span.start)
+        file.seek(rest.start)
 
     def read(self, size: int) -> bytes:
-        block = self._file.read(min(size, self._left))
-        self._left -= len(block)
+        block = self._file.read(min(size, len(self.rest)))
+        self.rest = self.rest[len(block) :]
         return block
+
+    def send(self, plain: socket.socket, most: int) -> None:
+        """Send as much as the socket takes at once, at most so many bytes; they are never in this process's memory."""
+        with suppress(BlockingIOError):
+            while wanted := min(most, len(self.rest)):
+                sent = os.sendfile(plain.fileno(), self._file.fileno(), self.rest.start, wanted)
+                if not sent:
+                    raise EOFError("the file has become shorter")
+                self.rest, most = self.rest[sent:], most - sent

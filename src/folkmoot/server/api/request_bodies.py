@@ -13,6 +13,7 @@ from django.conf import settings
 
 from folkmoot.errors import Unavailable
 from folkmoot.server.api.long_poll import Receive, Scope
+from folkmoot.server.api.senders import address_of, sender_of
 
 SMALL_BODY_BYTES = 64 * 1024
 """A body of at most so many bytes is awaited before it takes a thread."""
@@ -37,10 +38,9 @@ class Body:
 
     def __init__(self, receive: Receive, *, is_large: bool) -> None:
         self._receive = receive
-        self._is_large = is_large
+        self.patience = Patience(is_large=is_large)
         self._ahead: dict[str, Any] | None = None
         self._failure: OSError | None = None
-        self._renew()
 
     async def read_ahead(self) -> None:
         """Wait for all of it; what goes wrong is raised to its reader."""
@@ -58,27 +58,44 @@ class Body:
         if self._failure is not None:
             raise self._failure
         if self._ahead is None:
-            return await self._next()
+            return await self._next_for_thread()
         message, self._ahead = self._ahead, None
         return message
 
+    async def _next_for_thread(self) -> dict[str, Any]:
+        try:
+            return await self._next()
+        except asyncio.CancelledError:
+            raise ConnectionAbortedError("the server ends") from None
+
     async def _next(self) -> dict[str, Any]:
         started = time.monotonic()
-        async with asyncio.timeout(self._seconds_left):
+        async with asyncio.timeout(self.patience.seconds_left):
             message = await self._receive()
         if message["type"] == "http.disconnect":
             raise ConnectionResetError("the client has gone")
-        # Only the waiting counts, not what the server does with the bytes in between.
-        self._seconds_left -= time.monotonic() - started
-        self._bytes_wanted -= len(message.get("body", b""))
+        self.patience.use(time.monotonic() - started, len(message.get("body", b"")))
+        return message
+
+
+class Patience:
+    """How long a body is still waited for, in seconds, and how much of it has to come meanwhile."""
+
+    def __init__(self, *, is_large: bool) -> None:
+        self._is_large = is_large
+        self._renew()
+
+    def use(self, seconds: float, num_bytes: int) -> None:
+        """So long it took until so many bytes came. Not what the server did with them: only the waiting counts."""
+        self.seconds_left -= seconds
+        self._bytes_wanted -= num_bytes
         if self._bytes_wanted <= 0:
             self._renew()
-        return message
 
     def _renew(self) -> None:
         # A few bytes buy no time: a byte a second would hold a thread as well as none.
-        self._seconds_left = settings.BODY_TIMEOUT_SECONDS
-        self._bytes_wanted = self._seconds_left * settings.MIN_UPLOAD_RATE if self._is_large else MIN_SMALL_BODY_BYTES
+        self.seconds_left = settings.BODY_TIMEOUT_SECONDS
+        self._bytes_wanted = self.seconds_left * settings.MIN_UPLOAD_RATE if self._is_large else MIN_SMALL_BODY_BYTES
 
 
 class Turns:
@@ -105,16 +122,9 @@ class Turns:
             yield
 
     def _own_shares(self, scope: Scope) -> tuple[asyncio.Semaphore, asyncio.Semaphore]:
-        address = (scope.get("client") or ("",))[0]
-        sender = _token(scope) or address
         own, of_address = self._total // 3, self._total * 2 // 3
-        return self._share(("sender", sender), own), self._share(("address", address), of_address)
+        sender, address = ("sender", sender_of(scope)), ("address", address_of(scope))
+        return self._share(sender, own), self._share(address, of_address)
 
     def _share(self, whose: object, size: int) -> asyncio.Semaphore:
         return self._shares.setdefault(whose, asyncio.Semaphore(size))
-
-
-def _token(scope: Scope) -> bytes | None:
-    # A password can be spelled in many ways, in base64, and each would have a share of its own.
-    scheme, _, token = dict(scope.get("headers", ())).get(b"authorization", b"").partition(b" ")
-    return token.strip() if scheme.lower() in (b"token", b"bearer") else None

@@ -60,7 +60,7 @@ def _readyz() -> Schema:
     ready = {"status": "ok", "checks": {"database": True, "storage": True}}
     unready = {"status": "unavailable", "checks": {"database": True, "storage": False}}
     answers = {
-        "200": _answer("The database and the storage answer too.", CHECKED, ready),
+        "200": _answer("The database and the storage answer too; `degraded` if a broker does not.", CHECKED, ready),
         "503": _answer("One of them does not.", CHECKED, unready),
     }
     return {"get": _health("readyz", "Whether the server can work", answers)}

@@ -15,6 +15,7 @@ from PIL import Image
 from folkmoot.errors import InvalidFile, TooLarge
 
 PNG, JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
+_FORMATS = ("PNG", "JPEG")
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 _GREY = ("1", "L", "LA", "La")
 
@@ -26,11 +27,13 @@ def is_image(head: bytes) -> bool:
 def read_image(path: Path, *, channels: int | None, max_bytes: int) -> npt.NDArray[Any]:
     """Shape (1, channels, height, width). Raises TooLarge by the header alone, InvalidFile for what is damaged."""
     try:
-        with Image.open(path, formats=("PNG", "JPEG")) as image:
+        with Image.open(path, formats=_FORMATS) as image:
             _check_size(image, max_bytes)
+            image.verify()  # which reads on to the end of a PNG; loading stops at the last pixel
+        with Image.open(path, formats=_FORMATS) as image:
             image.load()
             return _tensor(image, channels)
-    except TooLarge:
+    except (TooLarge, MemoryError):
         raise
     except Image.DecompressionBombError:
         raise TooLarge("model_input is an image with more pixels than are taken") from None

@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from folkmoot.errors import InvalidValue
+from folkmoot.errors import InvalidValue, Removed
 from folkmoot.sandbox import ModelPart, SandboxModel
 from folkmoot.server.inference.plans import Plan
 from folkmoot.server.registry.downloads import Download
@@ -42,6 +42,9 @@ class _Files:
     def __init__(self, stack: ExitStack) -> None:
         self._stack = stack
 
+    def blob(self, sha256: str) -> ModelPart:
+        return ModelPart(sha256, self._stack.enter_context(get_storage().file(sha256)))
+
     def part(self, download: Download) -> ModelPart:
         opened = download.open()
         self._stack.enter_context(opened.file)
@@ -60,28 +63,28 @@ def _global(files: _Files, model: Model, plan: Plan, round: int | None) -> Sandb
     elif plan.over == "updates":
         weights = [files.tensors(update) for update in _updates(model, number)]
     elif plan.over == "checkpoints":
-        rounds = model.checkpoints.filter(round__lte=number).order_by("-round").values_list("round", flat=True)
+        rounds = model.checkpoints.kept().filter(round__lte=number).order_by("-round").values_list("round", flat=True)
         weights = [files.tensors(model, each) for each in rounds[: plan.k]]
     else:
         raise InvalidValue(f"Model {model.pk} is no MEAN model: options.uncertainty.over names its members.")
-    return _of(model, weights)
+    return _of(files, model, weights)
 
 
 def _swag(files: _Files, model: Model, round: int | None) -> SandboxModel:
-    known = Moments.objects.filter(checkpoint__model=model).select_related("checkpoint")
+    known = Moments.objects.filter(checkpoint__model=model, checkpoint__removed_at=None).select_related("checkpoint")
     if round is not None:
         known = known.filter(checkpoint__round=_known_round(model, round))
     newest = known.order_by("-checkpoint__round").first()
     if newest is None:
         raise InvalidValue(f"Model {model.pk} has no moments yet, which SWAG needs to predict.")
-    moments = ModelPart(newest.sha256, get_storage().path(newest.sha256))
-    return replace(_of(model, [files.tensors(model, newest.checkpoint.round)]), moments=moments)
+    moments = files.blob(newest.sha256)
+    return replace(_of(files, model, [files.tensors(model, newest.checkpoint.round)]), moments=moments)
 
 
 def _local(files: _Files, update: Update, round: int | None) -> SandboxModel:
     if round not in (None, update.round.number):
         raise InvalidValue(f"Local model {update.pk} is of round {update.round.number} and of no other.")
-    return _of(update.base_model, [files.tensors(update)], owner=str(update.participant_id))
+    return _of(files, update.base_model, [files.tensors(update)], owner=str(update.participant_id))
 
 
 def _mean(files: _Files, ensemble: Model, round: int | None) -> list[SandboxModel]:
@@ -89,36 +92,34 @@ def _mean(files: _Files, ensemble: Model, round: int | None) -> list[SandboxMode
         raise InvalidValue(f"Model {ensemble.pk} is a MEAN model, which has no rounds; leave `round` out.")
     weights: dict[SandboxModel, list[ModelPart]] = {}
     for membership in ensemble.memberships.select_related("member"):
-        kind = _of(membership.member, [])
+        kind = _of(files, membership.member, [])
         if ensemble.preprocessing_sha256:
-            kind = replace(kind, preprocessing=_blob(ensemble.preprocessing_sha256))
+            kind = replace(kind, preprocessing=files.blob(ensemble.preprocessing_sha256))
         weights.setdefault(kind, []).append(files.tensors(membership.member))
     return [replace(kind, weights=tuple(parts)) for kind, parts in weights.items()]
 
 
-def _of(model: Model, weights: Sequence[ModelPart], *, owner: str | None = None) -> SandboxModel:
+def _of(files: _Files, model: Model, weights: Sequence[ModelPart], *, owner: str | None = None) -> SandboxModel:
     return SandboxModel(
         owner=owner or str(model.owner_id),
-        template=_blob(model.template_sha256),
+        template=files.blob(model.template_sha256),
         weights=tuple(weights),
-        preprocessing=_blob(model.preprocessing_sha256) if model.preprocessing_sha256 else None,
+        preprocessing=files.blob(model.preprocessing_sha256) if model.preprocessing_sha256 else None,
         architecture=model.architecture or None,
     )
-
-
-def _blob(sha256: str) -> ModelPart:
-    return ModelPart(sha256, get_storage().path(sha256))
 
 
 def _known_round(model: Model, round: int | None) -> int:
     if round is not None and not model.checkpoints.filter(round=round).exists():
         raise InvalidValue(f"Model {model.pk} has no checkpoint {round}.", code="not_found")
+    if round is not None and not model.checkpoints.kept().filter(round=round).exists():
+        raise InvalidValue(f"Checkpoint {round} of model {model.pk} was removed.", code=Removed.code)
     return model.round if round is None else round
 
 
 def _updates(model: Model, number: int) -> list[Update]:
     """Those that went into this checkpoint."""
-    made_in = Update.objects.in_aggregate().filter(round__training__model=model, round__number=number - 1)
+    made_in = Update.objects.in_aggregate().kept().filter(round__training__model=model, round__number=number - 1)
     found = list(made_in.select_related("round__training__model").order_by("participant"))
     if not found:
         raise InvalidValue(f"No updates are kept of which checkpoint {number} of model {model.pk} was made.")

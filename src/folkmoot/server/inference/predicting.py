@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from folkmoot.errors import ModelFailed
+from folkmoot.errors import InvalidValue, ModelFailed, NotFound
 from folkmoot.sandbox import Sampling, Sandbox, SandboxModel
 from folkmoot.server.accounts.models import User
 from folkmoot.server.inference import members
@@ -19,23 +19,31 @@ from folkmoot.server.inference.sets import limit_for, set_of
 from folkmoot.server.inference.shapes import Shape, channels_of, check_shape
 from folkmoot.server.registry.models import Model
 from folkmoot.server.trainings.models import Update
+from folkmoot.server.trainings.named_rounds import RoundName, number_of
 
 
 def predict(
-    model: Model | Update, given: Given, *, asked_by: User, round: int | None = None, coverage: float | None = None
+    model: Model | Update, given: Given, *, asked_by: User, round: RoundName = None, coverage: float | None = None
 ) -> Answer:
     """What the model says, as it was after `round` rounds or is now; with `coverage`, what else may be right.
 
     Raises InvalidInput, ModelFailed, NotInstalled, Unavailable.
     """
-    plan = plan_of(model)
+    plan, number = plan_of(model), _number_of(model, round)
     if coverage is None:
-        return answer_of(_samples(model, given, plan, round), plan)
-    limit = limit_for(model, coverage, round=round, asked_by=asked_by)
-    samples = _samples(model, given, plan, round)
+        return answer_of(_samples(model, given, plan, number), plan)
+    limit = limit_for(model, coverage, round=number, asked_by=asked_by)
+    samples = _samples(model, given, plan, number)
     # The promise holds for the model as its participants have counted it, whatever the training's method is.
-    once = samples if plan.method == "NONE" else _samples(model, given, replace(plan, method="NONE"), round)
+    once = samples if plan.method == "NONE" else _samples(model, given, replace(plan, method="NONE"), number)
     return replace(answer_of(samples, plan), prediction_set=set_of(once, limit, plan))
+
+
+def _number_of(model: Model | Update, round: RoundName) -> int | None:
+    try:
+        return number_of(model, round)
+    except NotFound as error:  # of something that the body names
+        raise InvalidValue(error.message, code=error.code) from error
 
 
 def _samples(model: Model | Update, given: Given, plan: Plan, round: int | None) -> Array:

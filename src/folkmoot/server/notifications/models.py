@@ -34,6 +34,19 @@ class NotificationQuerySet(models.QuerySet["Notification"]):
         return self.filter(training_id=training_id, type=type, round=round)
 
 
+class Presence(models.Model):
+    """When a user last asked for work or sent some, to within half a minute, and with which version of the client."""
+
+    user = models.OneToOneField(
+        settings.AUTH_USER_MODEL, on_delete=models.CASCADE, primary_key=True, related_name="presence"
+    )
+    seen_at = models.DateTimeField()
+    client_version = models.CharField(max_length=40, blank=True, default="")
+
+    def __str__(self) -> str:
+        return f"{self.user_id} at {self.seen_at}"
+
+
 class Notification(models.Model):
     """`number` is its id on the wire: it grows per recipient, without a smaller one ever appearing later."""
 

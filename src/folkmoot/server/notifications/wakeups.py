@@ -16,6 +16,7 @@ class Wakeups:
         self._lock = threading.Lock()
         self._clock = 0
         self._last: dict[UUID, int] = {}
+        self._last_of_all = 0
         self._waiting: defaultdict[UUID, set[asyncio.Future[None]]] = defaultdict(set)
         self._closed = False
 
@@ -32,19 +33,24 @@ class Wakeups:
                 self._last[recipient] = self._clock
                 self._release(self._waiting.pop(recipient, set()))
 
+    def wake_all(self) -> None:
+        """Let everybody look again: it is not known for whom there is something."""
+        with self._lock:
+            self._clock += 1
+            self._last_of_all = self._clock
+            self._release_all()
+
     def close(self) -> None:
         """Let everybody go, now and from now on: the server stops."""
         with self._lock:
             self._closed = True
-            for futures in self._waiting.values():
-                self._release(futures)
-            self._waiting.clear()
+            self._release_all()
 
     async def wait(self, recipient: UUID, *, since: int, timeout: float) -> None:
         """Return when `recipient` has been woken after `since`, or when `timeout` seconds are over."""
         future = asyncio.get_running_loop().create_future()
         with self._lock:
-            if self._closed or self._last.get(recipient, 0) > since:
+            if self._closed or max(self._last.get(recipient, 0), self._last_of_all) > since:
                 return
             self._waiting[recipient].add(future)
         try:
@@ -57,6 +63,11 @@ class Wakeups:
             self._waiting[recipient].discard(future)
             if not self._waiting[recipient]:
                 del self._waiting[recipient]
+
+    def _release_all(self) -> None:
+        for futures in self._waiting.values():
+            self._release(futures)
+        self._waiting.clear()
 
     @staticmethod
     def _release(futures: Iterable[asyncio.Future[None]]) -> None:

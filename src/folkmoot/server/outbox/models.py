@@ -8,6 +8,8 @@ from django.db import models
 from django.db.models import Q
 from django.utils import timezone
 
+from folkmoot.server import clock
+
 
 class Lane(models.TextChoices):
     """Events of one lane never wait for those of another: an endpoint or a model that hangs holds up no aggregation."""
@@ -25,10 +27,6 @@ class EventQuerySet(models.QuerySet["Event"]):
         """Due, and in nobody's hands."""
         return self.unhandled().filter(Q(leased_until=None) | Q(leased_until__lte=now), due_at__lte=now)
 
-    def before(self, event: Event) -> EventQuerySet:
-        """Those of the same subject that must be handled first."""
-        return self.unhandled().filter(lane=event.lane, subject=event.subject, id__lt=event.pk)
-
 
 class Event(models.Model):
     """Something that happened to `subject` (a training, or the recipient of pushes)."""
@@ -39,13 +37,19 @@ class Event(models.Model):
     kind = models.CharField(max_length=50)
     payload = models.JSONField(default=dict)
     created_at = models.DateTimeField(default=timezone.now)
-    due_at = models.DateTimeField(default=timezone.now)
+    due_at = models.DateTimeField(default=clock.now)
     leased_until = models.DateTimeField(null=True)
+    # How often it was claimed; by this number those who were overtaken are known (see leases.py).
     attempts = models.PositiveIntegerField(default=0)
+    # How often its handler has failed, and how often in a row whoever had claimed it ended without a word.
+    failures = models.PositiveIntegerField(default=0, db_default=0)
+    interruptions = models.PositiveIntegerField(default=0, db_default=0)
     # Since when it could not be handled for lack of storage.
     waits_since = models.DateTimeField(null=True)
     handled_at = models.DateTimeField(null=True)
     error = models.TextField(blank=True, default="")
+    # Of the request that it came of, if of one.
+    request_id = models.CharField(max_length=64, blank=True, default="", db_default="")
 
     objects = EventQuerySet.as_manager()
 

@@ -1,9 +1,10 @@
-"""The tensors of a checkpoint: those in its own file, and beneath them the ones that no update changed."""
+"""Opening what is stored: a checkpoint's tensors, its own and beneath them the ones no update changed; a template."""
 
 from __future__ import annotations
 
-from folkmoot.server.registry.models import Checkpoint
+from folkmoot.server.registry.models import Checkpoint, Model
 from folkmoot.server.storage import get_storage
+from folkmoot.tensors.formats import FORMATS
 from folkmoot.tensors.layers import Layers
 from folkmoot.tensors.limits import TRUSTED
 from folkmoot.tensors.schema import Schema, StoredTensors
@@ -23,4 +24,11 @@ def schema_of(checkpoint: Checkpoint) -> Schema:
 
 def open_blob(sha256: str) -> TensorFile:
     """A TensorFile in the storage; it was checked when it came in."""
-    return TensorFile.open(get_storage().path(sha256), limits=TRUSTED)
+    with get_storage().file(sha256) as path:
+        return TensorFile.open(path, limits=TRUSTED)
+
+
+def open_template(model: Model) -> StoredTensors:
+    """The file as it was uploaded, in its own format."""
+    with get_storage().file(model.template_sha256) as path:
+        return FORMATS[model.format].read(path, TRUSTED)

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from folkmoot.server.registry.checkpoints import schema_of
+from folkmoot.server.registry.checkpoints import open_template, schema_of
 from folkmoot.server.registry.models import Kind, Model
 from folkmoot.server.storage import get_storage
-from folkmoot.tensors.formats import FORMATS
-from folkmoot.tensors.limits import TRUSTED
 from folkmoot.tensors.parameters import count_parameters
 from folkmoot.tensors.schema import Schema
 
@@ -35,10 +33,11 @@ def contents_of(model: Model) -> Contents:
     """Read off the template and the latest checkpoint; no values are read. A MEAN model consists of nothing."""
     if model.type == Kind.MEAN:
         return Contents(Schema(()), (), {})
-    template = FORMATS[model.format].read(get_storage().path(model.template_sha256), TRUSTED)
+    template = open_template(model)
     return Contents(schema_of(model.latest_checkpoint), model.tied, template.trainable)
 
 
 def template_bytes(model: Model) -> int:
     """The size of the file as it was uploaded."""
-    return get_storage().path(model.template_sha256).stat().st_size
+    with get_storage().file(model.template_sha256) as path:
+        return path.stat().st_size

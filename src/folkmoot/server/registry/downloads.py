@@ -5,24 +5,25 @@ from __future__ import annotations
 import hashlib
 import zlib
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 from uuid import UUID
 
 from django.conf import settings
 
-from folkmoot.errors import InvalidValue, MadeOfModels, NotFound
-from folkmoot.server.registry.checkpoints import tensors_of
-from folkmoot.server.registry.models import Checkpoint, Kind, Model
+from folkmoot.errors import InvalidValue, MadeOfModels, NotFound, Removed
+from folkmoot.server.registry.checkpoints import open_blob, tensors_of
+from folkmoot.server.registry.models import Checkpoint, Kind, Model, Origin
 from folkmoot.server.registry.moments import FIRST, SECOND, MomentFile, moment_file
+from folkmoot.server.rows import the_one
 from folkmoot.server.storage import get_storage
 from folkmoot.server.storage.made import MadeFiles, OpenedFile
 from folkmoot.tensors import formats
 from folkmoot.tensors.formats import EXPORTED, FORMATS, npz, safetensors
 from folkmoot.tensors.layers import Selected
-from folkmoot.tensors.limits import TRUSTED
 from folkmoot.tensors.schema import Schema
-from folkmoot.tensors.tensor_file import TensorFile, WrittenFile
+from folkmoot.tensors.tensor_file import WrittenFile
 
 WRITER_VERSION = "2"
 """Counted up when a writer's bytes change, so that no cache takes old bytes for new ones."""
@@ -60,7 +61,8 @@ class Download:
         """The file as it is stored, or one that is made of what is stored."""
         storage = get_storage()
         if blob := self._blob():
-            return OpenedFile(storage.path(blob).open("rb"), blob)
+            with storage.file(blob) as path:
+                return OpenedFile(path.open("rb"), blob)
         made = MadeFiles(storage.root / "made", limit=settings.DOWNLOAD_CACHE_BYTES, new_draft=storage.new_incoming)
         return made.open(self._key, self._make)
 
@@ -91,19 +93,22 @@ class Download:
 
     @property
     def _is_canonical(self) -> bool:
-        return self.source == "tensors" or TensorFile.open(self._template, limits=TRUSTED).is_canonical
-
-    @property
-    def _template(self) -> Path:
-        return get_storage().path(self.model.template_sha256)
+        return self.source == "tensors" or _is_canonical(self.model.template_sha256)
 
     def _make(self, output: Path) -> WrittenFile:
         kind, tensors = formats.FORMATS[self.format], tensors_of(self.checkpoint)
         if self.only:
             tensors = Selected(tensors, self.only)
         if self.source == "template":
-            return kind.write(self._template, tensors, output)
+            with get_storage().file(self.model.template_sha256) as template:
+                return kind.write(template, tensors, output)
         return kind.export(tensors, output)
+
+
+# Named by what they consist of, the bytes of a file never change.
+@lru_cache(maxsize=10_000)
+def _is_canonical(sha256: str) -> bool:
+    return open_blob(sha256).is_canonical
 
 
 def download(
@@ -111,8 +116,8 @@ def download(
 ) -> Download | MomentFile:
     """The model after `round` rounds, by default the latest, in the format that it came in or in another.
 
-    Raises NotFound if that checkpoint is not there, InvalidValue for a format that the model cannot have,
-    MadeOfModels for one that has no tensors of its own.
+    Raises NotFound if that checkpoint is not there, Removed if it no longer is, InvalidValue for a format that the
+    model cannot have, MadeOfModels for one that has no tensors of its own.
     """
     if model.type == Kind.MEAN:
         members = ", ".join(str(each.member_id) for each in model.memberships.all())
@@ -125,7 +130,7 @@ def download(
     if part == EXCHANGE:
         # What a copy began with lies apart as another training exchanged it.
         return _exchanged(model.pk, checkpoint, format, is_apart=checkpoint.round != model.parent_round)
-    return _whole(model.pk, checkpoint, format, is_upload=_is_upload(model, checkpoint))
+    return _whole(model.pk, checkpoint, format, is_upload=checkpoint.origin == Origin.UPLOAD)
 
 
 def download_local(
@@ -153,15 +158,12 @@ def offered(model: Model) -> list[str]:
 
 
 def _checkpoint(model: Model, round: int) -> Checkpoint:
-    checkpoint = model.checkpoints.filter(round=round).defer("checksums").first()
+    checkpoint = the_one(model.checkpoints.filter(round=round).defer("checksums"))
     if checkpoint is None:
         raise NotFound(f"Model {model.pk} has no checkpoint {round}.")
+    if checkpoint.removed_at is not None:
+        raise Removed(f"Checkpoint {round} of model {model.pk} was removed, as its training's retention has it.")
     return checkpoint
-
-
-def _is_upload(model: Model, checkpoint: Checkpoint) -> bool:
-    """Whether the checkpoint is the model as it was uploaded."""
-    return model.parent_round is None and not model.checkpoints.filter(round__lt=checkpoint.round).exists()
 
 
 def _whole(id: UUID, checkpoint: Checkpoint, format: str | None, *, is_upload: bool) -> Download:  # noqa: A002

@@ -92,6 +92,20 @@ class Membership(models.Model):
         return f"{self.member_id} in {self.ensemble_id}"
 
 
+class Origin(models.TextChoices):
+    """How a checkpoint came to be: as it was uploaded, as it was copied from another model, or in a round."""
+
+    UPLOAD = "upload"
+    COPY = "copy"
+    AGGREGATION = "aggregation"
+
+
+class CheckpointQuerySet(models.QuerySet["Checkpoint"]):
+    def kept(self) -> CheckpointQuerySet:
+        """Those whose files are there; of the others there is the history alone."""
+        return self.filter(removed_at=None)
+
+
 class Checkpoint(models.Model):
     """The model's tensors after `round` rounds, as a TensorFile in the storage; round 0 is the upload's own.
 
@@ -106,10 +120,17 @@ class Checkpoint(models.Model):
     # Of each block of the file's data (see tensors/checksums.py); empty for files of a version that had none.
     checksums = models.BinaryField(default=bytes)
     beneath = models.JSONField(default=list)
+    origin = models.CharField(
+        max_length=20, choices=Origin.choices, default=Origin.AGGREGATION, db_default=Origin.AGGREGATION
+    )
     # Of the file that the training's strategy needs to go on from here; empty where it keeps nothing.
     state_sha256 = models.CharField(max_length=64, blank=True, default="")
     state_num_bytes = models.PositiveBigIntegerField(default=0)
     created_at = models.DateTimeField(default=timezone.now)
+    # Since when its files need not be kept; the row stays, for the history.
+    removed_at = models.DateTimeField(null=True)
+
+    objects = CheckpointQuerySet.as_manager()
 
     class Meta:
         ordering = ("round",)
@@ -179,3 +200,13 @@ class Calibration(models.Model):
 
     def __str__(self) -> str:
         return f"calibration of {self.model_id} at {self.round} by {self.participant_id}"
+
+
+class DamagedBlob(models.Model):
+    """A file in the storage that was found not to have the bytes of its name, or to be gone."""
+
+    sha256 = models.CharField(max_length=64, primary_key=True)
+    found_at = models.DateTimeField(default=timezone.now)
+
+    def __str__(self) -> str:
+        return self.sha256

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from django.conf import settings
 
 from folkmoot.errors import InvalidValue, NotFound
-from folkmoot.server.registry.checkpoints import open_blob
+from folkmoot.server.registry.checkpoints import open_blob, open_template
 from folkmoot.server.registry.intake import StoredFile, described
 from folkmoot.server.registry.models import Model, Moments
 from folkmoot.server.storage import get_storage
@@ -23,10 +23,8 @@ from folkmoot.server.storage.made import MadeFiles, OpenedFile
 from folkmoot.server.storage.upload import IncomingFile
 from folkmoot.tensors import formats, write_tensors
 from folkmoot.tensors.finite import check_finite
-from folkmoot.tensors.formats import FORMATS
 from folkmoot.tensors.formats.torch import format as torch_format
 from folkmoot.tensors.layers import Selected
-from folkmoot.tensors.limits import TRUSTED
 from folkmoot.tensors.schema import Schema, TensorSpec, is_float
 from folkmoot.tensors.tensor_file import WrittenFile
 
@@ -75,7 +73,7 @@ def moment_file(model: Model, part: str, *, round: int | None = None, format: st
     """The moment after so many rounds, by default the newest that there is; raises NotFound, InvalidValue."""
     if format not in (None, torch_format.NAME):
         raise InvalidValue(f"part={part} is always {torch_format.NAME}; leave `as` out")
-    known = Moments.objects.filter(checkpoint__model=model)
+    known = Moments.objects.filter(checkpoint__model=model, checkpoint__removed_at=None)
     if round is not None:
         known = known.filter(checkpoint__round=round)
     newest = known.order_by("-checkpoint__round").first()
@@ -119,7 +117,7 @@ def moments_schema(model: Model) -> Schema:
 
 
 def _parameters(model: Model) -> list[TensorSpec]:
-    template = FORMATS[model.format].read(get_storage().path(model.template_sha256), TRUSTED)
+    template = open_template(model)
     # One that goes by several names is one, as it is to model.parameters().
     again = {name for group in model.tied for name in group[1:]}
     specs, known = [spec for spec in template.schema if spec.name not in again], template.parameters

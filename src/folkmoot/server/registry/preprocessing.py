@@ -31,7 +31,8 @@ class PreprocessingFile:
 
     def open(self) -> OpenedFile:
         sha256 = self.model.preprocessing_sha256
-        return OpenedFile(get_storage().path(sha256).open("rb"), sha256)
+        with get_storage().file(sha256) as path:
+            return OpenedFile(path.open("rb"), sha256)
 
 
 def preprocessing_of(model: Model) -> PreprocessingFile:

@@ -15,7 +15,7 @@ from folkmoot.errors import InvalidValue
 from folkmoot.server.accounts.models import User
 from folkmoot.server.registry import intake
 from folkmoot.server.registry.intake import StoredFile, StoredModel
-from folkmoot.server.registry.models import Checkpoint, Kind, Metric, Model, Moments, Phase
+from folkmoot.server.registry.models import Checkpoint, Kind, Metric, Model, Moments, Origin, Phase
 from folkmoot.server.registry.preprocessing import store_preprocessing
 from folkmoot.server.storage.upload import IncomingFile
 from folkmoot.tensors.tensor_file import WrittenFile
@@ -63,12 +63,18 @@ def upload_model(
 def add_model(stored: StoredModel, *, round: int = 0, **fields: Any) -> Model:
     """Make a model of files that are in the storage."""
     model = Model.objects.create(round=round, format=stored.format, tied=stored.tied, **fields)
-    add_checkpoint(model, round, stored.tensors)
+    add_checkpoint(model, round, stored.tensors, origin=Origin.UPLOAD)
     return model
 
 
 def add_checkpoint(
-    model: Model, round: int, tensors: StoredFile, *, beneath: Sequence[str] = (), state: WrittenFile | None = None
+    model: Model,
+    round: int,
+    tensors: StoredFile,
+    *,
+    origin: Origin = Origin.AGGREGATION,
+    beneath: Sequence[str] = (),
+    state: WrittenFile | None = None,
 ) -> Checkpoint:
     """Note that the model's tensors after `round` rounds are these, over those of the files `beneath`.
 
@@ -80,6 +86,7 @@ def add_checkpoint(
         sha256=tensors.sha256,
         num_bytes=tensors.num_bytes,
         checksums=tensors.checksums,
+        origin=origin,
         beneath=list(beneath),
         state_sha256=state.sha256 if state else "",
         state_num_bytes=state.num_bytes if state else 0,
@@ -92,17 +99,25 @@ def add_moments(checkpoint: Checkpoint, tensors: StoredFile) -> Moments:
 
 
 @transaction.atomic
-def clone(model: Model) -> Model:
-    """Make a model of its own that begins where `model` is now; no bytes are copied.
+def clone(
+    model: Model,
+    *,
+    checkpoint: Checkpoint | None = None,
+    keeps_state: bool = False,
+    owner: User | None = None,
+    name: str = "",
+) -> Model:
+    """Make a model of its own that begins where `model` is now, or was at a checkpoint; no bytes are copied.
 
-    The strategy's state stays behind: another training may have another strategy, other options or other participants.
+    The strategy's state stays behind unless it is asked for: another training may have another strategy, other options
+    or other participants.
     """
-    latest = model.latest_checkpoint
+    source = checkpoint or model.latest_checkpoint
     copy = Model.objects.create(
-        owner=model.owner,
-        name=model.name,
+        owner=owner or model.owner,
+        name=name or model.name,
         description=model.description,
-        round=model.round,
+        round=source.round,
         type=model.type,
         input_shape=model.input_shape,
         format=model.format,
@@ -111,11 +126,16 @@ def clone(model: Model) -> Model:
         architecture=model.architecture,
         tied=model.tied,
         parent=model,
-        parent_round=model.round,
+        parent_round=source.round,
         root=model.root or model.pk,
     )
     add_checkpoint(
-        copy, latest.round, StoredFile(latest.sha256, latest.num_bytes, bytes(latest.checksums)), beneath=latest.beneath
+        copy,
+        source.round,
+        StoredFile(source.sha256, source.num_bytes, bytes(source.checksums)),
+        origin=Origin.COPY,
+        beneath=source.beneath,
+        state=WrittenFile(source.state_sha256, source.state_num_bytes) if keeps_state else None,
     )
     return copy
 
@@ -148,11 +168,11 @@ def checked_metrics(names: Sequence[str], values: Sequence[Any]) -> Metrics:
     return [(name, _metric_value(name, value)) for name, value in zip(names, values, strict=True)]
 
 
-def note_metrics(model: Model, metrics: Metrics, *, reporter: User, step: int, phase: Phase = Phase.OTHER) -> None:
+def note_metrics(model_id: UUID, metrics: Metrics, *, reporter: User, step: int, phase: Phase = Phase.OTHER) -> None:
     """Write down what was reported; a number that is not finite is kept as no number."""
     Metric.objects.bulk_create(
         Metric(
-            model=model,
+            model_id=model_id,
             reporter=reporter,
             identifier=str(reporter.pk),
             key=name,

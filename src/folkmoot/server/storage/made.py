@@ -50,6 +50,22 @@ class MadeFiles:
             self._trim(self._limit)
         return found
 
+    def keep(self, key: str, file: Path, sha256: str) -> None:
+        """Move in a file of that key that is complete and on the disk."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        os.utime(file)
+        file.replace(self._folder / f"{key}.{sha256}")
+        self._trim(self._limit)
+
+    def drop(self, key: str) -> None:
+        """Have the file of that key made anew when it is next asked for."""
+        for path in self._folder.glob(f"{key}.*"):
+            path.unlink(missing_ok=True)
+
+    def keys(self) -> set[str]:
+        """Of the files that are here; any of them may go at any time."""
+        return {path.stem for path in self._folder.glob("*.*")}
+
     def _find(self, key: str) -> OpenedFile | None:
         for path in self._folder.glob(f"{key}.*"):
             # It may be gone by now; what has been opened stays.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import sys
 import weakref
 from collections.abc import Iterator
 from io import FileIO
@@ -59,6 +60,15 @@ class IncomingFile(UploadedFile):
         self._bytes.seek(0)
         return iter(lambda: self._bytes.read(CHUNK_BYTES), b"")
 
+    def copy_to(self, file: FileIO) -> None:
+        """Write all bytes where `file` stands; StorageFull if they have no room there."""
+        with naming_full_disk("the upload"):
+            if sys.platform == "linux":
+                _copy_within_the_system(self._bytes, file)
+            else:
+                for block in self.blocks():
+                    write_all(file, block)
+
     def sync(self) -> None:
         """Return once the bytes would survive a power cut."""
         with naming_full_disk("the upload"):
@@ -85,6 +95,12 @@ def write_all(file: FileIO, data: bytes) -> None:
     while rest:
         # A disk that is almost full takes a part, and says so only by the number.
         rest = rest[file.write(rest) :]
+
+
+def _copy_within_the_system(source: FileIO, file: FileIO) -> None:
+    position, end = 0, os.fstat(source.fileno()).st_size
+    while position < end:
+        position += os.sendfile(file.fileno(), source.fileno(), position, end - position)
 
 
 def _link(path: Path, name: Path) -> None:

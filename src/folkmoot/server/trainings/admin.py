@@ -1,4 +1,4 @@
-"""Trainings in Django's admin: to look at. lifecycle.py alone changes them, with everything that follows from it."""
+"""Trainings in Django's admin: to look at. lifecycle/ alone changes them, with everything that follows from it."""
 
 from __future__ import annotations
 

@@ -26,16 +26,15 @@ def waiting(training: Training) -> UpdateQuerySet:
     return found.order_by("received_at", "pk")
 
 
-def may_still_come(training: Training, participant: User, number: int, buffer: Buffer) -> bool:
-    """Whether an update that began with that round's model may come in."""
-    was_asked = training.rounds.filter(number=number, cohort=participant).exists()
-    was_asked = was_asked and training.has_participant(participant)
-    return training.is_under_way and was_asked and staleness(training, number, buffer) <= buffer.max_staleness
+def may_still_come(training: Training, participant: User, begun_with: Round, buffer: Buffer) -> bool:
+    """Whether an update may come in of who was asked for one in that round, and began with its model."""
+    takes_part = training.is_begun and training.has_participant(participant)
+    return takes_part and staleness(training, begun_with.number, buffer) <= buffer.max_staleness
 
 
 def staleness(training: Training, number: int, buffer: Buffer) -> int:
     """How many rounds late an update that began with that round's model would count if it came now."""
     newest = training.rounds.latest("number")
-    following = newest.number if newest.state == RoundState.OPEN else newest.number + 1
+    following = newest.number if newest.state in (RoundState.WAITING, RoundState.OPEN) else newest.number + 1
     # Rounds take those that wait in their order: it goes behind all of them.
     return following + waiting(training).count() // buffer.size - number

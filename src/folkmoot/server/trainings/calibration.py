@@ -11,6 +11,7 @@ from folkmoot.server.registry.calibration import MergedCalibration, merged_calib
 from folkmoot.server.registry.models import Model
 from folkmoot.server.trainings.models import Training
 from folkmoot.server.trainings.moves import locked_if_there
+from folkmoot.server.trainings.named_rounds import RoundName, number_of
 from folkmoot.uncertainty import Statistics
 
 FEWEST = 2
@@ -39,12 +40,13 @@ def receive_calibration(model: Model, participant: User, *, round: int, statisti
     return note_calibration(model, participant, round=round, statistics=statistics, may_replace=is_tested)
 
 
-def shown_calibration(model: Model, round: int | None, *, shown_to: User) -> MergedCalibration:
+def shown_calibration(model: Model, round: RoundName, *, shown_to: User) -> MergedCalibration:
     """The merged statistics of the checkpoint after `round` rounds, by default the latest.
 
     Raises NotFound where there are none; those of one participant are for itself, the actor and staff alone.
     """
-    number = model.round if round is None else round
+    known = number_of(model, round)
+    number = model.round if known is None else known
     found = merged_calibration(model, number)
     if found is None or not (found.participants >= FEWEST or _may_see_one(model, number, shown_to)):
         raise NotFound(NOT_CALIBRATED.format(round=number, id=model.pk))

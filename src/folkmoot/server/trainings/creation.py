@@ -7,14 +7,17 @@ from typing import Any
 from uuid import UUID
 
 from django.db import transaction
+from django.db.models import QuerySet
 
 from folkmoot.errors import InvalidValue, NotAllowed
 from folkmoot.server.accounts.models import User
 from folkmoot.server.outbox.events import record
 from folkmoot.server.registry import intake, services
+from folkmoot.server.registry.checkpoints import open_blob
 from folkmoot.server.registry.models import Kind, Model
 from folkmoot.server.storage.upload import IncomingFile
-from folkmoot.server.trainings.exchange import check_model
+from folkmoot.server.trainings.cohorts import with_seed
+from folkmoot.server.trainings.exchange import check_tensors, schema_of
 from folkmoot.server.trainings.models import Participation, Training
 from folkmoot.server.trainings.options import Options
 
@@ -37,30 +40,42 @@ def create_training(
     if model_file is None:
         return _create_for_own(actor, model_id, **plan)
     stored = intake.store_model(model_file)
+    check_tensors(open_blob(stored.tensors.sha256).schema, stored.tied, plan["aggregation_method"], _options(plan))
     with transaction.atomic():
         model = services.add_model(
             stored, template_sha256=model_file.sha256, owner=actor, name=name, description=description
         )
-        return _create(actor, model, **plan)
+        return create_for(actor, model, **plan)
 
 
-@transaction.atomic
 def _create_for_own(actor: User, model_id: str, **plan: Any) -> Training:
-    # Locked: of two trainings that want one model at once, the second clones it.
+    wanted = _own(actor, model_id, Model.objects.all())
+    check_tensors(schema_of(wanted), wanted.tied, plan["aggregation_method"], _options(plan))
+    with transaction.atomic():
+        # Locked: of two trainings that want one model at once, the second clones it.
+        model = _own(actor, model_id, Model.objects.select_for_update())
+        if Training.objects.filter(model=model).exists():
+            model = services.clone(model)
+        return create_for(actor, model, **plan)
+
+
+def _own(actor: User, model_id: str, models: QuerySet[Model]) -> Model:
     known = as_uuid(model_id)
-    model = Model.objects.select_for_update().filter(pk=known).first() if known else None
+    model = models.filter(pk=known).first() if known else None
     if model is None:
         raise InvalidValue(f"Model {model_id} not found.", code="not_found")
     if model.owner_id != actor.pk:
         raise NotAllowed("You do not have permission to perform this action.")
     if model.type == Kind.MEAN:
         raise InvalidValue(f"Model {model_id} is a MEAN model; what is trained are models with tensors of their own.")
-    if Training.objects.filter(model=model).exists():
-        model = services.clone(model)
-    return _create(actor, model, **plan)
+    return model
 
 
-def _create(
+def _options(plan: Mapping[str, Any]) -> Options:
+    return Options.of(plan["options"])
+
+
+def create_for(
     actor: User,
     model: Model,
     *,
@@ -69,13 +84,17 @@ def _create(
     options: Mapping[str, Any],
     **fields: Any,
 ) -> Training:
+    """Make a training of a model that no other training has, in the caller's transaction.
+
+    That the options go with the model's tensors was checked before, since that reads a file. Raises InvalidValue.
+    """
     users = find_users(clients)
-    settings = Options.of(options)
-    check_model(model, fields["aggregation_method"], settings)
     if fields.get("uncertainty_method") == "SWAG":
         services.begin_moments(model)
-    rounds = _num_rounds(target_num_updates, settings)
-    training = Training.objects.create(actor=actor, model=model, target_num_updates=rounds, options=options, **fields)
+    rounds = _num_rounds(target_num_updates, Options.of(options))
+    training = Training.objects.create(
+        actor=actor, model=model, target_num_updates=rounds, options=with_seed(options), **fields
+    )
     Participation.objects.bulk_create(Participation(training=training, user=user) for user in users)
     record(training.pk, "training_created", _facts(training))
     return training

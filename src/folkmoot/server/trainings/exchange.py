@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
+from functools import lru_cache, partial
+from uuid import UUID
 
 from folkmoot.errors import InvalidValue
 from folkmoot.server.accounts.models import User
@@ -17,6 +18,9 @@ from folkmoot.tensors.encodings import Base
 from folkmoot.tensors.layers import Selected
 from folkmoot.tensors.schema import Schema
 from folkmoot.tensors.selection import select, without_match
+
+Tied = Sequence[Sequence[str]]
+"""Names of a model's tensors that are one and the same."""
 
 
 def expected_update(training: Training, participant: User, round: int) -> Expected:
@@ -53,30 +57,43 @@ def beneath(base: Checkpoint, travelling: Schema, model: Schema) -> list[str]:
     return [*([] if covered else [base.sha256]), *base.beneath]
 
 
+def beneath_next(training: Training) -> list[str]:
+    """The files beneath the checkpoint that the next aggregate will be."""
+    if not training.settings.exchange:
+        return []
+    base = training.model.latest_checkpoint
+    model = checkpoints.schema_of(base)
+    return beneath(base, travelling(training, model), model)
+
+
 def schema_of(model: Model) -> Schema:
     """All tensors of the model; they are the same after every round."""
-    return checkpoints.schema_of(model.checkpoints.earliest("round"))
+    return _schema_of(model.pk)
 
 
-def check_model(model: Model, aggregation_method: str, options: Options) -> None:
-    """Raise InvalidValue where the options do not go with the tensors of the model."""
+# As long as there is a model it has the tensors that it was made with. Few: one may have a hundred thousand.
+@lru_cache(maxsize=8)
+def _schema_of(model_id: UUID) -> Schema:
+    return checkpoints.schema_of(Checkpoint.objects.filter(model=model_id).earliest("round"))
+
+
+def check_tensors(schema: Schema, tied: Tied, aggregation_method: str, options: Options) -> None:
+    """Raise InvalidValue where the options do not go with these tensors of a model."""
     if options.exchange:
-        check_patterns(model, options.exchange)
-    schema = schema_of(model)
+        check_patterns(schema, tied, options.exchange)
     check_names(aggregation_method, options, select(schema, options.exchange) if options.exchange else schema)
 
 
-def check_patterns(model: Model, patterns: Sequence[str]) -> None:
+def check_patterns(schema: Schema, tied: Tied, patterns: Sequence[str]) -> None:
     """Raise InvalidValue, naming the patterns, unless each means something and at least one tensor travels."""
-    schema = schema_of(model)
     if strays := without_match(schema, patterns):
         raise InvalidValue(f"options.exchange: no tensor of the model matches {', '.join(strays)}")
     travelling = {spec.name for spec in select(schema, patterns)}
     if not travelling:
         raise InvalidValue("options.exchange leaves no tensor of the model that travels")
-    for tied in map(set, model.tied):
-        if tied & travelling and tied - travelling:
-            names = ", ".join(sorted(tied))
+    for names_of_one in map(set, tied):
+        if names_of_one & travelling and names_of_one - travelling:
+            names = ", ".join(sorted(names_of_one))
             raise InvalidValue(
                 f"options.exchange: {names} are one tensor in the model; let all of them travel, or none"
             )

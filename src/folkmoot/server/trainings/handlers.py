@@ -11,14 +11,18 @@ from django.db import transaction
 
 from folkmoot.errors import AggregationFailed, Unavailable
 from folkmoot.protocol.notifications import NotificationType
+from folkmoot.protocol.reasons import ReasonCode
+from folkmoot.protocol.rounds import ordinal
 from folkmoot.protocol.states import RoundState
 from folkmoot.server.faults import fault_point
-from folkmoot.server.notifications.delivery import Message, deliver
+from folkmoot.server.notifications.delivery import Message, deliver, lock_recipients
 from folkmoot.server.notifications.models import Notification
 from folkmoot.server.notifications.push import PUSH_FAILED, PUSH_REJECTED
 from folkmoot.server.outbox.events import AwaitsStorage, handles
+from folkmoot.server.outbox.leases import hold
 from folkmoot.server.outbox.models import Event
-from folkmoot.server.trainings import lifecycle, rounds, swag
+from folkmoot.server.storage.failing import naming_failing_storage
+from folkmoot.server.trainings import lifecycle, rounds, sharding, swag
 from folkmoot.server.trainings.models import Round, Training
 from folkmoot.server.trainings.strategies import buffer_of
 
@@ -26,7 +30,7 @@ from folkmoot.server.trainings.strategies import buffer_of
 def fail_training(event: Event) -> None:
     """What happens when an event of a training could not be handled, however often it was tried."""
     reason = event.error or "the server ended each time before it was done"
-    lifecycle.fail(event.subject, f"{event.kind} could not be handled: {reason}")
+    _fail(event, f"{event.kind} could not be handled: {reason}", code=ReasonCode.INTERNAL)
 
 
 @handles("round_opened", give_up=fail_training)
@@ -34,11 +38,12 @@ def fail_training(event: Event) -> None:
 def announce_round(event: Event) -> None:
     """Ask those for an update whose update is not in; who is new to the training hears of its start first."""
     fault_point("round_opened.before_notify")
-    current = _locked_round(event, state=RoundState.OPEN, number=event.payload["round"])
+    current = _locked_round(event, state=RoundState.OPEN)
     if current is None:
         return
     missing = list(current.missing().values_list("pk", flat=True))
     rejected = dict(current.updates.rejected().values_list("participant", "reason"))
+    lock_recipients(missing)
     started = Message(NotificationType.TRAINING_START, event.subject, {"global_model_uuid": _model_id(current)})
     deliver(started, missing)
     sent = dict(current.handovers.values_list("participant", "update"))
@@ -51,29 +56,84 @@ def announce_round(event: Event) -> None:
 
 
 def fail_round(event: Event) -> None:
-    """As above, of one that makes something of a round's files; what came in is kept, for a later version's retry."""
-    number, reason = event.payload["round"], event.error or "the server ended each time before it was done"
-    lifecycle.fail(event.subject, f"Round {number} could not be aggregated: {reason}")
+    """As above, of one that makes something of a round's files; what came in is kept, to be tried again."""
+    number, reason = ordinal(event.payload["round"]), event.error or "the server ended each time before it was done"
+    code = ReasonCode.STORAGE if event.waits_since else ReasonCode.INTERNAL
+    _fail(event, f"Round {number} could not be aggregated: {reason}", code=code)
+
+
+@transaction.atomic
+def _fail(event: Event, reason: str, *, code: ReasonCode) -> None:
+    """End the training, but not on the word of a worker that another has overtaken, nor for a shard of a pass that is
+    over: these speak of what was.
+    """
+    if hold(event) and _is_awaited(event):
+        lifecycle.fail(_training_of(event), reason, code=code)
+
+
+def _is_awaited(event: Event) -> bool:
+    return "pass" not in event.payload or sharding.is_awaited(UUID(event.payload["pass"]))
 
 
 @contextmanager
 def _waiting_for_storage(event: Event) -> Iterator[None]:
     """Say what is waited for where files cannot be read or written for the moment."""
     try:
-        yield
+        with naming_failing_storage():
+            yield
     except Unavailable as error:
-        lifecycle.note_wait(event.subject, round=event.payload["round"], reason=error.message)
+        lifecycle.note_wait(_training_of(event), round=event.payload["round"], reason=error.message)
         raise AwaitsStorage(error.message) from error
+
+
+@contextmanager
+def _aggregating(event: Event) -> Iterator[None]:
+    """Updates that cannot be made into a model end the training."""
+    try:
+        with _waiting_for_storage(event):
+            yield
+    except AggregationFailed as error:
+        reason = f"Round {ordinal(event.payload['round'])} could not be aggregated: {error}"
+        _fail(event, reason, code=_code_of(error))
+
+
+def _code_of(error: AggregationFailed) -> ReasonCode:
+    """Its own, unless a strategy that was installed has made it up."""
+    return ReasonCode(error.code) if error.code in list(ReasonCode) else ReasonCode.AGGREGATION_FAILED
+
+
+def _training_of(event: Event) -> UUID:
+    """Its subject, but for a shard's, which has a subject of its own and names the training."""
+    return UUID(event.payload["training"]) if "training" in event.payload else event.subject
 
 
 @handles("round_full", give_up=fail_round)
 def aggregate_round(event: Event) -> None:
-    """Make the next model; updates that cannot be made into one end the training."""
-    try:
-        with _waiting_for_storage(event):
+    """Make the next model, or have many workers make it."""
+    with _aggregating(event):
+        if not sharding.begin(event.subject, event.payload["round"]):
             rounds.aggregate(event.subject, event.payload["round"])
-    except AggregationFailed as error:
-        lifecycle.fail(event.subject, f"Round {event.payload['round']} could not be aggregated: {error}")
+
+
+# Of a pass by many workers that has to be done anew.
+handles("shards_void", give_up=fail_round)(aggregate_round)
+
+
+@handles("shard_wanted", give_up=fail_round)
+def aggregate_shard(event: Event) -> None:
+    """Make one shard of the next model."""
+    with _aggregating(event):
+        sharding.aggregate(UUID(event.payload["pass"]), event.payload["shard"])
+
+
+@handles("shards_done", give_up=fail_round)
+def join_shards(event: Event) -> None:
+    """Make the model of the shards; aggregate anew where these are not of the updates that stand in the round."""
+    is_used = True
+    with _aggregating(event):
+        is_used = sharding.finish(event.subject, event.payload["round"])
+    if not is_used:
+        aggregate_round(event)
 
 
 @handles("swag_opened", give_up=fail_training)
@@ -81,12 +141,13 @@ def aggregate_round(event: Event) -> None:
 def announce_swag(event: Event) -> None:
     """Ask the round's cohort for the moments of their parameters."""
     fault_point("swag_opened.before_notify")
-    number = event.payload["round"]
-    current = _locked_round(event, state=RoundState.SWAG, number=number - 1)
+    current = _locked_round(event, state=RoundState.SWAG)
     if current is None:
         return
+    number = current.number + 1
     body = {"round": number, "global_model_uuid": _model_id(current), **current.training.settings.for_participants()}
-    message = Message(NotificationType.SWAG_ROUND_START, event.subject, body, round=number)
+    kind = NotificationType.SWAG_ROUND_START
+    message = Message(kind, event.subject, body, round=number, attempt=current.attempt)
     awaited = current.cohort.exclude(pk__in=current.statistics.values("participant"))
     deliver(message, awaited.values_list("pk", flat=True))
 
@@ -98,7 +159,8 @@ def merge_moments(event: Event) -> None:
         with _waiting_for_storage(event):
             swag.merge_moments(event.subject, event.payload["round"])
     except AggregationFailed as error:
-        lifecycle.fail(event.subject, f"The moments of round {event.payload['round']} could not be merged: {error}")
+        reason = f"The moments of round {ordinal(event.payload['round'])} could not be merged: {error}"
+        _fail(event, reason, code=_code_of(error))
 
 
 @handles("test_opened", give_up=fail_training)
@@ -106,16 +168,26 @@ def merge_moments(event: Event) -> None:
 def announce_test(event: Event) -> None:
     """Ask the round's cohort for the new model's metrics."""
     fault_point("test_opened.before_notify")
-    number = event.payload["round"]
-    current = _locked_round(event, state=RoundState.TESTING, number=number - 1)
+    current = _locked_round(event, state=RoundState.TESTING)
     if current is None:
         return
+    number = current.number + 1
     body = {"round": number, "global_model_uuid": _model_id(current), **current.training.settings.exchanged()}
-    message = Message(NotificationType.MODEL_TEST_ROUND, event.subject, body, round=number)
+    kind = NotificationType.MODEL_TEST_ROUND
+    message = Message(kind, event.subject, body, round=number, attempt=current.attempt)
     deliver(message, current.cohort.values_list("pk", flat=True))
 
 
+@handles("training_resumed", give_up=fail_training)
+def announce_step(event: Event) -> None:
+    """Ask those whom the pause has kept from being asked; of these three at most one finds its step open."""
+    announce_round(event)
+    announce_swag(event)
+    announce_test(event)
+
+
 @handles("training_finished")
+@handles("training_stopped")
 def announce_end(event: Event) -> None:
     """Tell the participants and the actor."""
     training = Training.objects.filter(pk=event.subject).first()
@@ -199,11 +271,12 @@ def _round_start(current: Round, model_id: UUID, rejected: str = "") -> Message:
     return Message(kind, current.training_id, body, round=current.number, attempt=current.attempt)
 
 
-def _locked_round(event: Event, *, state: RoundState, number: int) -> Round | None:
-    """The round, with its training locked, if it is in this state; what is sent now cannot be out of date."""
-    Training.objects.select_for_update().filter(pk=event.subject).first()
-    rounds_of_it = Round.objects.select_related("training").filter(training=event.subject)
-    return rounds_of_it.filter(number=number, state=state).first()
+def _locked_round(event: Event, *, state: RoundState) -> Round | None:
+    """The round in this state, with its training locked, unless that is paused: what is sent now is not out of date."""
+    training = Training.objects.select_for_update().filter(pk=event.subject).first()
+    if training is None or not training.is_under_way:
+        return None
+    return training.rounds.select_related("training").filter(state=state).first()
 
 
 def _model_id(current: Round) -> str:

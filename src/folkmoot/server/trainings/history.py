@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from django.db.models import Prefetch
 
-from folkmoot.server.registry.models import Checkpoint, Model
+from folkmoot.server.registry.models import Checkpoint, Model, Origin
 from folkmoot.server.trainings.models import Round, Update
 
 
@@ -17,7 +16,6 @@ class Step:
     """A checkpoint and how it came to be; `made_in` is None of the first one, and once the training was removed."""
 
     checkpoint: Checkpoint
-    origin: Literal["upload", "copy", "aggregation"]
     made_in: Round | None
 
 
@@ -38,11 +36,9 @@ class History:
     def __getitem__(self, page: slice) -> list[Step]:
         checkpoints = list(self._checkpoints[page])
         made_in = {each.number + 1: each for each in self._rounds_of(checkpoints)}
-        steps = [Step(each, "aggregation", made_in.get(each.round)) for each in checkpoints]
-        if steps and not page.start:
-            origin: Literal["upload", "copy"] = "upload" if self._model.parent_round is None else "copy"
-            steps[0] = Step(checkpoints[0], origin, None)
-        return steps
+        return [
+            Step(each, made_in.get(each.round) if each.origin == Origin.AGGREGATION else None) for each in checkpoints
+        ]
 
     def _rounds_of(self, checkpoints: Sequence[Checkpoint]) -> list[Round]:
         if not checkpoints:

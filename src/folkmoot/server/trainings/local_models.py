@@ -17,6 +17,7 @@ from folkmoot.server.registry.moments import MomentFile
 from folkmoot.server.registry.preprocessing import PreprocessingFile, preprocessing_of
 from folkmoot.server.trainings import exchange
 from folkmoot.server.trainings.models import Training, Update
+from folkmoot.server.trainings.named_rounds import RoundName, number_of
 from folkmoot.server.trainings.strategies import update_schema
 
 
@@ -42,9 +43,12 @@ def newest_local_models(training: Training) -> QuerySet[Update]:
     return local_models(training).filter(~Exists(newer))
 
 
-def download(model: Model | Update, **wanted: Any) -> Download | MomentFile:
+def download(model: Model | Update, *, round: RoundName = None, **wanted: Any) -> Download | MomentFile:
     """The model, global or local, as a file; raises what `registry.downloads.download` raises."""
-    return downloads.download(model, **wanted) if isinstance(model, Model) else _local_download(model, **wanted)
+    number = number_of(model, round)
+    if isinstance(model, Update):
+        return _local_download(model, round=number, **wanted)
+    return downloads.download(model, round=number, **wanted)
 
 
 def contents(model: Model | Update) -> Contents:

@@ -1,4 +1,4 @@
-"""How a state changes: on a locked training, as the tables say. Only lifecycle.py calls this."""
+"""How a state changes: on a locked training, as the tables say. Only lifecycle/ calls this."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from django.utils import timezone
 
 from folkmoot.errors import WrongState
 from folkmoot.protocol.states import RoundState
+from folkmoot.server import clock
+from folkmoot.server.rows import the_one
 from folkmoot.server.trainings.models import Round, Training
 from folkmoot.server.trainings.transitions import RoundEvent, TrainingEvent, next_round_state, next_training_state
 
@@ -22,22 +24,22 @@ def locked(training_id: UUID) -> Training:
 
 
 def locked_if_there(**wanted: Any) -> Training | None:
-    # Only the training's row is locked, and always first: whoever wants two rows gets them in one order.
-    found = Training.objects.select_for_update(of=("self",)).select_related("model")
-    return found.filter(**wanted).first()
+    # Always first: whoever wants two rows gets them in one order. The model is read when it is asked for: joined to a
+    # row that was waited for, PostgreSQL would give it as it was before the wait.
+    return the_one(Training.objects.select_for_update().filter(**wanted))
 
 
 def move(training: Training, event: TrainingEvent) -> None:
     training.state = next_training_state(training.state, event)
     training.last_update = timezone.now()
-    training.save(update_fields=["state", "last_update", "reason"])
+    training.save(update_fields=["state", "last_update", "reason", "reason_code"])
 
 
 def move_round(current: Round, event: RoundEvent) -> None:
     current.state = next_round_state(current.state, event)
     if current.state in (RoundState.CLOSED, RoundState.FAILED):
-        current.closed_at = timezone.now()
+        current.closed_at = clock.now()
 
 
 def deadline(training: Training) -> datetime:
-    return timezone.now() + timedelta(seconds=training.settings.round_timeout)
+    return clock.now() + timedelta(seconds=training.settings.round_timeout)

@@ -12,22 +12,20 @@ AVAILABLE = (
     "encoding",
     "exchange",
     "local",
+    "min_available",
     "min_updates",
     "participants_may_steer",
+    "retention",
     "round_retries",
     "round_timeout",
+    "selection",
+    "stop_when",
     "tests",
     "uncertainty",
 )
 """Options that this version honours, or keeps for a part that reads them later."""
 
-NOT_YET = (
-    "selection",
-    "min_available",
-    "stop_when",
-    "retention",
-    "privacy",
-)
+NOT_YET = ("privacy",)
 """Options with a meaning in the design, refused until they have one here: none is silently ignored."""
 
 
@@ -38,14 +36,18 @@ class Options:
     round_timeout: float = 86_400
     round_retries: int = 2
     min_updates: int | None = None
+    min_available: int | None = None
     tests: str = ""
+    stop_when: Mapping[str, Any] = field(default_factory=dict)
     participants_may_steer: bool | None = None
     exchange: Sequence[str] = ()
     encoding: Mapping[str, Any] = field(default_factory=dict)
     local: Mapping[str, Any] = field(default_factory=dict)
     aggregation: Mapping[str, Any] = field(default_factory=dict)
+    retention: Mapping[str, Any] = field(default_factory=dict)
     uncertainty: Mapping[str, Any] = field(default_factory=dict)
     daisy_chain_period: int = 0
+    selection: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> Options:

@@ -9,6 +9,7 @@ from folkmoot.protocol.states import TrainingState
 from folkmoot.server.registry import services
 from folkmoot.server.registry.models import Model
 from folkmoot.server.trainings.models import Training, Update
+from folkmoot.server.trainings.moves import locked_if_there
 
 
 @transaction.atomic
@@ -19,7 +20,8 @@ def remove_model(model: Model | Update) -> None:
     """
     if isinstance(model, Update):
         raise _used_by(model.round.training, model)
-    # Locked as by whoever begins to train it.
+    # Its training before it, as by whoever steers that; and itself, as by whoever begins to train it.
+    locked_if_there(model=model)
     found = Model.objects.select_for_update().filter(pk=model.pk).first()
     if found is None:
         raise NotFound(f"Model {model.pk} not found.")

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from folkmoot.aggregation import Buffer, Strategy, find_strategy, layout_of
 from folkmoot.errors import InvalidValue, NotInstalled
+from folkmoot.server.registry.services import Metrics
+from folkmoot.server.trainings.cohorts import check_selection
 from folkmoot.server.trainings.models import Training
 from folkmoot.server.trainings.options import Options
 from folkmoot.tensors.schema import Schema, is_float
 
 
-def strategy_of(training: Training) -> Strategy:
-    """With scores of each update, unless the training's options say that there are to be none."""
-    return _find(training.aggregation_method, training.settings)
+def strategy_of(training: Training, *, scored: bool = True) -> Strategy:
+    """With scores of each update where `scored`, unless the training's options say whether there are to be any."""
+    return _find(training.aggregation_method, training.settings, scored=scored)
+
+
+def options_of_strategy(training: Training, *, scored: bool = True) -> dict[str, Any]:
+    """What the training's strategy is made of, its defaults left out."""
+    return _with_scores(training.settings, scored)
 
 
 def needed_updates(training: Training) -> int:
@@ -28,6 +36,17 @@ def buffer_of(training: Training) -> Buffer | None:
     """None of a synchronous training, in which an update counts in its own round or not at all."""
     strategy = _if_installed(training)
     return strategy.buffer if strategy else None
+
+
+def check_metrics(training: Training, metrics: Metrics) -> None:
+    """Raises InvalidValue, naming it, for a number that the strategy needs of every update and that has not come."""
+    strategy = _if_installed(training)
+    came = {name for name, value in metrics if isinstance(value, float) and math.isfinite(value)}
+    for name in strategy.needs_metrics if strategy else ():
+        if name not in came:
+            raise InvalidValue(
+                f"{training.aggregation_method} needs the metric {name!r} of every update, a finite number"
+            )
 
 
 def _if_installed(training: Training) -> Strategy | None:
@@ -43,8 +62,11 @@ def tested(training: Training) -> str:
 
     Where participants do not go in step, a test of every round would have all wait for the slowest.
     """
-    options = training.settings
-    go_in_step = not options.daisy_chain_period and buffer_of(training) is None
+    return _tested(training.settings, buffer_of(training))
+
+
+def _tested(options: Options, buffer: Buffer | None) -> str:
+    go_in_step = not options.daisy_chain_period and buffer is None
     return options.tests or ("every_round" if go_in_step else "final")
 
 
@@ -73,6 +95,12 @@ def check_plan(aggregation_method: str, given: Mapping[str, Any]) -> None:
     for name, number in asked.items():
         if number is not None and number < strategy.min_updates:
             raise InvalidValue(f"{name} is {number}, and {aggregation_method} needs at least {strategy.min_updates}")
+    if strategy.buffer and (options.min_updates or 1) > strategy.buffer.size:
+        raise InvalidValue(f"options.min_updates is {options.min_updates}, and the buffer holds {strategy.buffer.size}")
+    check_selection(aggregation_method, options, strategy)
+    if options.stop_when and (tests := _tested(options, strategy.buffer)) != "every_round":
+        sentence = f"options.stop_when looks at the test of every round, and options.tests is {tests}"
+        raise InvalidValue(f"{sentence}: set it to every_round")
     if strategy.buffer and options.daisy_chain_period:
         raise InvalidValue(f"options.daisy_chain_period does not go with {aggregation_method}: nobody goes in step")
     for name in ("encoding", "daisy_chain_period"):
@@ -91,5 +119,9 @@ def _update_schema(strategy: Strategy, travelling: Schema) -> Schema:
     return layout_of(strategy, travelling).update if strategy.control_variate else travelling
 
 
-def _find(aggregation_method: str, options: Options) -> Strategy:
-    return find_strategy(aggregation_method, {"scores": True, **options.aggregation})
+def _find(aggregation_method: str, options: Options, *, scored: bool = True) -> Strategy:
+    return find_strategy(aggregation_method, _with_scores(options, scored))
+
+
+def _with_scores(options: Options, scored: bool) -> dict[str, Any]:
+    return {"scores": scored, **options.aggregation}

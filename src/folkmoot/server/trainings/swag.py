@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 from uuid import UUID
 
-import numpy as np
-
-from folkmoot.aggregation import Update as AggregationUpdate
-from folkmoot.aggregation import aggregate_files
-from folkmoot.aggregation.builtin import fedavg
 from folkmoot.errors import DamagedUpdate, NotFound
 from folkmoot.protocol.states import RoundState, TrainingState
 from folkmoot.server.accounts.models import User
 from folkmoot.server.faults import fault_point
+from folkmoot.server.notifications.presence import note_seen
 from folkmoot.server.registry.intake import StoredFile, described
 from folkmoot.server.registry.models import Model
 from folkmoot.server.registry.moments import moments_schema, received_digest, store_moments
 from folkmoot.server.storage import get_storage
 from folkmoot.server.storage.upload import IncomingFile
 from folkmoot.server.trainings import admission, lifecycle
+from folkmoot.server.trainings.merging import carry_out, checksums_of, merging_of
 from folkmoot.server.trainings.models import Round, Training
-from folkmoot.tensors import write_tensors
+from folkmoot.server.trainings.provenance import provenance_of_moments
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +33,7 @@ def submit_moments(
     files: tuple[IncomingFile, IncomingFile] | None,
 ) -> bool:
     """Count the moments, or that there are none; return whether they are new. Raises as for updates."""
+    note_seen(participant)
     training = Training.objects.select_related("model").filter(model=model).first()
     if training is None:
         raise NotFound(f"Model with ID {model.pk} does not have a training process running")
@@ -56,29 +55,22 @@ def merge_moments(training_id: UUID, number: int) -> None:
     wanted = full.filter(state=RoundState.MERGING, training__state=TrainingState.ONGOING)
     while current := wanted.first():
         try:
-            merged = _merged(current)
+            merged, facts = _merged(current)
         except DamagedUpdate as damage:
             logger.error("training %s, moments of round %d: %s", training_id, number, damage)
             lifecycle.reject_moments(current, UUID(damage.update_id), reason=damage.message)
             continue
         fault_point("swag_full.blob_written")
-        lifecycle.finish_swag(current, merged)
+        lifecycle.finish_swag(current, merged, facts=facts)
         fault_point("swag_full.after_commit")
 
 
-def _merged(current: Round) -> StoredFile:
+def _merged(current: Round) -> tuple[StoredFile, dict[str, Any]]:
+    """The moments of the model, in the storage, and what the manifest says of them."""
+    merging, schema = merging_of(current), moments_schema(current.training.model)
     storage = get_storage()
-    inputs = [
-        AggregationUpdate(
-            str(each.participant_id), storage.path(each.sha256), each.num_examples, checksums=bytes(each.checksums)
-        )
-        for each in current.statistics.with_examples()
-    ]
-    with storage.draft() as start, storage.draft() as draft:
-        # A mean begins nowhere: these zeros have the layout of all.
-        schema = moments_schema(current.training.model)
-        write_tensors(start, {spec.name: np.zeros(spec.shape, spec.numpy_dtype) for spec in schema})
-        report = aggregate_files(fedavg(), start, inputs, draft)
+    with storage.draft() as draft:
+        report = carry_out(merging, draft, schema=schema, checksums=checksums_of(current))
         merged = described(draft, report.sha256, report.num_bytes)
         storage.adopt(draft, merged.sha256)
-    return merged
+    return merged, provenance_of_moments(merging, merged)

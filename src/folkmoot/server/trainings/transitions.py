@@ -13,12 +13,17 @@ class TrainingEvent(StrEnum):
     COLLECT = "collect"
     """Moments of the new model are to come in."""
     GO_ON = "go on"
+    PAUSE = "pause"
+    RESUME = "resume"
     FINISH = "finish"
     FAIL = "fail"
+    RETRY = "retry"
     STOP = "stop"
 
 
 class RoundEvent(StrEnum):
+    ADMIT = "open"
+    """Enough participants are online."""
     FILL = "fill"
     """Enough updates are in."""
     RELAY = "relay"
@@ -29,7 +34,9 @@ class RoundEvent(StrEnum):
     """The next model is made, and is to be tested."""
     CLOSE = "close"
     RETRY = "retry"
-    """Too few updates in time, or too few that are whole: ask those who are missing once more."""
+    """Too few updates in time, or too few that are whole, or it had failed: ask those who are missing once more."""
+    WAIT = "wait"
+    """It had failed before anybody was asked, and too few are online still."""
     FAIL = "fail"
 
 
@@ -43,9 +50,18 @@ TRAINING_TRANSITIONS: dict[tuple[TrainingState, TrainingEvent], TrainingState] =
     (TrainingState.SWAG_ROUND, TrainingEvent.GO_ON): TrainingState.ONGOING,
     (TrainingState.SWAG_ROUND, TrainingEvent.FAIL): TrainingState.ERROR,
     (TrainingState.SWAG_ROUND, TrainingEvent.STOP): TrainingState.STOPPED,
+    (TrainingState.ONGOING, TrainingEvent.PAUSE): TrainingState.PAUSED,
+    (TrainingState.SWAG_ROUND, TrainingEvent.PAUSE): TrainingState.PAUSED,
+    (TrainingState.PAUSED, TrainingEvent.RESUME): TrainingState.ONGOING,
+    (TrainingState.PAUSED, TrainingEvent.STOP): TrainingState.STOPPED,
+    (TrainingState.ERROR, TrainingEvent.RETRY): TrainingState.ONGOING,
+    (TrainingState.ERROR, TrainingEvent.STOP): TrainingState.STOPPED,
 }
 
 ROUND_TRANSITIONS: dict[tuple[RoundState, RoundEvent], RoundState] = {
+    (RoundState.WAITING, RoundEvent.ADMIT): RoundState.OPEN,
+    (RoundState.WAITING, RoundEvent.RETRY): RoundState.WAITING,
+    (RoundState.WAITING, RoundEvent.FAIL): RoundState.FAILED,
     (RoundState.OPEN, RoundEvent.FILL): RoundState.AGGREGATING,
     (RoundState.OPEN, RoundEvent.RELAY): RoundState.CLOSED,
     (RoundState.OPEN, RoundEvent.RETRY): RoundState.OPEN,
@@ -64,6 +80,8 @@ ROUND_TRANSITIONS: dict[tuple[RoundState, RoundEvent], RoundState] = {
     (RoundState.MERGING, RoundEvent.FAIL): RoundState.FAILED,
     (RoundState.TESTING, RoundEvent.CLOSE): RoundState.CLOSED,
     (RoundState.TESTING, RoundEvent.FAIL): RoundState.FAILED,
+    (RoundState.FAILED, RoundEvent.RETRY): RoundState.OPEN,
+    (RoundState.FAILED, RoundEvent.WAIT): RoundState.WAITING,
 }
 
 

@@ -10,6 +10,7 @@ from django.conf import settings
 from django.db import models
 from django.utils import timezone
 
+from folkmoot.server import clock
 from folkmoot.server.accounts.models import User
 from folkmoot.server.storage import get_storage
 
@@ -44,7 +45,7 @@ class Upload(models.Model):
     # What the commit was answered with; NULL before.
     answer = models.JSONField(null=True)
     created_at = models.DateTimeField(default=timezone.now)
-    touched_at = models.DateTimeField(default=timezone.now)
+    touched_at = models.DateTimeField(default=clock.now)
 
     objects = UploadQuerySet.as_manager()
 

@@ -15,13 +15,13 @@ from typing import Any
 from django.conf import settings
 from django.db import transaction
 from django.db.models import Sum
-from django.utils import timezone
 
 from folkmoot.errors import InvalidValue, NotFound, TooLarge, TooManyUploads, WrongOffset
+from folkmoot.server import clock
 from folkmoot.server.accounts.models import User
 from folkmoot.server.faults import fault_point
 from folkmoot.server.storage.locks import lock_soon
-from folkmoot.server.storage.upload import IncomingFile, write_all
+from folkmoot.server.storage.upload import IncomingFile
 from folkmoot.server.uploads.models import Upload, UploadQuerySet
 from folkmoot.tensors.replacing import naming_full_disk, sync_directory
 
@@ -138,8 +138,7 @@ def _write_durably(upload: Upload, file: FileIO, chunk: IncomingFile) -> None:
     file.truncate()
     try:
         with naming_full_disk("the upload"):
-            for block in chunk.blocks():
-                write_all(file, block)
+            chunk.copy_to(file)
             os.fsync(file.fileno())
     except BaseException:
         file.truncate(upload.offset)
@@ -165,7 +164,7 @@ def _deliver(upload: Upload, sha256: str, deliver: Callable[[IncomingFile], Answ
 
 def _note(upload: Upload, **fields: Any) -> None:
     """Write these fields, and that the upload is alive; NotFound if it is gone."""
-    fields["touched_at"] = timezone.now()
+    fields["touched_at"] = clock.now()
     if not Upload.objects.filter(pk=upload.pk).update(**fields):
         raise _gone(upload)
     for name, value in fields.items():

@@ -32,8 +32,9 @@ def missing(field: str) -> dict[str, str]:
     return {"required": sentence, "null": sentence, "blank": sentence}
 
 
-def whole(field: str, least: int, most: int | None = None) -> dict[str, Any]:
+def whole(field: str, least: int, most: int | None = None, *, optional: bool = False) -> dict[str, Any]:
     """Bounds of an integer field, and the messages for what is outside or no integer."""
     wanted = f"{field} must be a whole number" + (f" from {least} to {most}" if most else f" of at least {least}")
     messages = {"invalid": wanted, "min_value": wanted, "max_value": wanted, "max_string_length": wanted}
-    return {"min_value": least, "max_value": most, "error_messages": missing(field) | messages}
+    absent = {"null": wanted} if optional else missing(field)
+    return {"min_value": least, "max_value": most, "error_messages": absent | messages}

@@ -12,7 +12,7 @@ from folkmoot.errors import InvalidValue
 from folkmoot.server.api.serializers import examples
 from folkmoot.server.api.serializers.calibration import CoverageField
 from folkmoot.server.api.serializers.examples import example
-from folkmoot.server.api.serializers.flat import FlatSerializer
+from folkmoot.server.api.serializers.flat import FlatSerializer, whole
 from folkmoot.server.api.serializers.model_files import RoundField
 from folkmoot.server.api.serializers.models import MAX_ROUND, ModelIdField
 from folkmoot.server.inference.answers import Answer, Array
@@ -23,6 +23,7 @@ NO_MODEL = "No 'model_id' provided in request."
 NO_INPUT = "No uploaded file 'model_input' found."
 # As the seed has it, which knows no other.
 NO_FORMAT = "Unknown return format '{input}'. Supported are binary and json."
+_OTHER_FORMAT = {"invalid_choice": NO_FORMAT, "null": NO_FORMAT.format(input="null")}
 
 
 def _absent(sentence: str) -> dict[str, str]:
@@ -54,18 +55,17 @@ class FileInputField(InputField):
 class InferenceSerializer(FlatSerializer):
     """A question in JSON, answered so by default."""
 
-    model_id = ModelIdField(error_messages=_absent(NO_MODEL))
+    model_id = ModelIdField(error_messages={**_absent(NO_MODEL), "invalid": "model_id must be the id of a model"})
     model_input = InputField(error_messages=_absent(NO_INPUT))
     round = RoundField(
-        min_value=0,
-        max_value=MAX_ROUND,
+        **whole("round", 0, MAX_ROUND, optional=True),
         required=False,
         help_text="The model after so many rounds; by default as it is.",
     )
     coverage = CoverageField(
         required=False, help_text="How often `prediction_set` is to hold the truth; without it there is none."
     )
-    return_format = serializers.ChoiceField(FORMATS, default="json", error_messages={"invalid_choice": NO_FORMAT})
+    return_format = serializers.ChoiceField(FORMATS, default="json", error_messages=_OTHER_FORMAT)
 
 
 @example(model_input=examples.FILE)
@@ -76,9 +76,7 @@ class InferenceFormSerializer(InferenceSerializer):
         error_messages=_absent(NO_INPUT), style={"base_template": "input.html", "input_type": "file"}
     )
     # A page, whose form is sent as it stands, shows JSON.
-    return_format = serializers.ChoiceField(
-        FORMATS, default="binary", initial="json", error_messages={"invalid_choice": NO_FORMAT}
-    )
+    return_format = serializers.ChoiceField(FORMATS, default="binary", initial="json", error_messages=_OTHER_FORMAT)
 
 
 @extend_schema_field({"anyOf": [{"type": "array", "items": {}}, {"type": "number"}]})

@@ -9,29 +9,29 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 from rest_framework.reverse import reverse
 
-from folkmoot.errors import NotAvailableYet
 from folkmoot.server.api.serializers import examples
 from folkmoot.server.api.serializers.examples import example, example_of
 from folkmoot.server.api.serializers.models import MAX_ROUND, LocalModelSerializer, ModelSerializer
 from folkmoot.server.inference.summaries import summary_of
 from folkmoot.server.registry.contents import Contents, template_bytes
 from folkmoot.server.registry.downloads import EXCHANGE, STATE, offered
-from folkmoot.server.registry.models import Model
+from folkmoot.server.registry.models import Model, Origin
 from folkmoot.server.registry.moments import FIRST, SECOND
 from folkmoot.server.trainings.history import Step
 from folkmoot.server.trainings.lineage import Ancestor, Lineage
 from folkmoot.server.trainings.models import Round, Update
+from folkmoot.server.trainings.named_rounds import BEST
 from folkmoot.tensors.formats import FORMATS
 from folkmoot.tensors.schema import TensorSpec
 
 
-@extend_schema_field({"oneOf": [{"type": "integer", "minimum": 0}, {"type": "string", "enum": ["latest"]}]})
+@extend_schema_field({"oneOf": [{"type": "integer", "minimum": 0}, {"type": "string", "enum": ["latest", "best"]}]})
 class RoundField(serializers.IntegerField):
-    """A number of rounds; None stands for the latest."""
+    """A number of rounds, or a name; None stands for the latest."""
 
-    def run_validation(self, data: Any = serializers.empty) -> int | None:
-        if data == "best":
-            raise NotAvailableYet("round=best is not available yet")
+    def run_validation(self, data: Any = serializers.empty) -> Any:
+        if data == BEST:
+            return BEST
         return None if data == "latest" else super().run_validation(data)
 
 
@@ -193,8 +193,7 @@ class AggregationSerializer(serializers.Serializer):
         return UsedUpdateSerializer(shown, many=True).data
 
     def _sees_all(self, made_in: Round) -> bool:
-        user = self.context["request"].user
-        return user.is_staff or made_in.training.actor_id == user.pk
+        return made_in.training.shows_all_to(self.context["request"].user)
 
 
 @example(
@@ -203,6 +202,7 @@ class AggregationSerializer(serializers.Serializer):
     num_bytes=2288,
     sha256=examples.SHA256,
     beneath=[],
+    removed_at=None,
     origin="aggregation",
     aggregation=example_of(AggregationSerializer),
     links={"download": f"{examples.HUB}/api/models/{examples.MODEL}/?round=3"},
@@ -218,12 +218,17 @@ class CheckpointSerializer(serializers.Serializer):
     num_bytes = serializers.IntegerField(source="checkpoint.num_bytes")
     sha256 = serializers.CharField(source="checkpoint.sha256")
     beneath = serializers.ListField(child=serializers.CharField(), source="checkpoint.beneath")
-    origin = serializers.ChoiceField(("upload", "copy", "aggregation"))
+    removed_at = serializers.DateTimeField(
+        source="checkpoint.removed_at", allow_null=True, help_text="since when its files are not kept"
+    )
+    origin = serializers.ChoiceField(Origin.values, source="checkpoint.origin")
     aggregation = AggregationSerializer(source="made_in", allow_null=True)
     links = serializers.SerializerMethodField()
 
     def get_links(self, step: Step) -> dict[str, str]:
         model, checkpoint = self.context["model"], step.checkpoint
+        if checkpoint.removed_at is not None:
+            return {}
         address = reverse("model-detail", kwargs={"pk": model.pk}, request=self.context["request"])
         ways: dict[str, dict[str, str]] = {"download": {}, **{name: {"as": name} for name in offered(model)}}
         if checkpoint.beneath:

@@ -270,7 +270,18 @@ class MetricsSerializer(FlatSerializer):
         names, values = attrs.pop("metric_names"), attrs.pop("metric_values")
         if not names or not values:
             raise InvalidValue("Metric names or values are missing")
-        return {"metrics": checked_metrics(names, values)}
+        return attrs | {"metrics": checked_metrics(names, values)}
+
+
+@example(metric_names=["loss", "accuracy"], metric_values=[0.31, 0.91], round=3)
+class MetricsReportSerializer(MetricsSerializer):
+    """Metrics, and of which checkpoint they are."""
+
+    round = serializers.IntegerField(
+        required=False,
+        help_text="They are of the model after so many rounds, as the test was asked for; by default as it is now.",
+        **whole("round", 0, MAX_ROUND),
+    )
 
 
 @example(round=3, sample_size=1200)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rest_framework import serializers
 
-from folkmoot.protocol.states import TrainingState, UpdateStatus
+from folkmoot.protocol.states import RoundState, TrainingState, UpdateStatus
 from folkmoot.server.api.lists import ListQuery, OrderingField
 from folkmoot.server.registry.models import Phase
 
@@ -54,6 +54,12 @@ class TrainingQuery(ListQuery):
     aggregation_method = _text()
 
 
+class RoundQuery(ListQuery):
+    ordering = OrderingField("number", "opened_at", "closed_at")
+    number = serializers.IntegerField(required=False, min_value=0, max_value=10**6)
+    state = serializers.ChoiceField([state.value for state in RoundState], required=False)
+
+
 class UpdateQuery(ListQuery):
     ordering = OrderingField("round", "received_at", "status", "norm", "relative_norm", "cosine", "weight")
     round = serializers.IntegerField(required=False, min_value=0, max_value=10**6, source="round__number")
@@ -67,3 +73,10 @@ class MetricQuery(ListQuery):
     step = serializers.IntegerField(required=False, min_value=0, max_value=10**6)
     reporter = serializers.UUIDField(required=False)
     phase = serializers.ChoiceField(Phase.choices, required=False)
+
+
+class EventQuery(ListQuery):
+    after = serializers.IntegerField(
+        required=False, min_value=0, max_value=2**63 - 1, source="pk__gt", help_text="only those with a greater id"
+    )
+    kind = _text()

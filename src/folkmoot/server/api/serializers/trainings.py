@@ -10,31 +10,25 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from folkmoot.aggregation import strategies
-from folkmoot.protocol.states import RoundState, UpdateStatus
+from folkmoot.protocol.states import RoundState
+from folkmoot.server.accounts.models import User
 from folkmoot.server.api.lists import RowByRow
 from folkmoot.server.api.parsers import json_field
 from folkmoot.server.api.serializers import examples
 from folkmoot.server.api.serializers.examples import example, example_of
+from folkmoot.server.api.serializers.explaining import sentence_about
 from folkmoot.server.api.serializers.form_lists import FormListField
 from folkmoot.server.api.serializers.models import one_line
 from folkmoot.server.api.serializers.options import OptionsSerializer
+from folkmoot.server.api.serializers.rounds import OF_A_ROUND
+from folkmoot.server.api.serializers.strict import StrictSerializer
 from folkmoot.server.registry.models import Metric, Phase
 from folkmoot.server.trainings.buffering import waiting
-from folkmoot.server.trainings.models import Participation, Round, Training, Update
+from folkmoot.server.trainings.models import Participation, Round, Training
 from folkmoot.server.trainings.strategies import buffer_of, check_plan
 
 MISSING = {"required": "Missing data for required field."}
 UNCERTAINTY_METHODS = ("NONE", "ENSEMBLE", "MC_DROPOUT", "SWAG")
-
-
-class StrictSerializer(serializers.Serializer):
-    """Refuses fields that it does not know."""
-
-    def to_internal_value(self, data: Any) -> dict[str, Any]:
-        unknown = set(data) - set(self.fields)
-        if unknown:
-            raise serializers.ValidationError({name: ["Unknown field."] for name in sorted(unknown)})
-        return super().to_internal_value(data)
 
 
 @example(target_num_updates=10, aggregation_method="FedAvg", clients=examples.HOSPITALS)
@@ -128,6 +122,9 @@ class TrainingListSerializer(RowByRow):
     participants=examples.HOSPITALS,
     metric_names=["accuracy"],
     reason="",
+    reason_code="",
+    paused_at=None,
+    stops_after_round=False,
 )
 class TrainingSerializer(serializers.ModelSerializer):
     """A training as lists show it."""
@@ -152,6 +149,9 @@ class TrainingSerializer(serializers.ModelSerializer):
             "participants",
             "metric_names",
             "reason",
+            "reason_code",
+            "paused_at",
+            "stops_after_round",
         )
         read_only_fields = fields
 
@@ -171,11 +171,15 @@ class TrainingSerializer(serializers.ModelSerializer):
     aggregated_at=None,
     closed_at=None,
     cohort=examples.HOSPITALS,
+    goal=None,
     arrived=examples.HOSPITALS[:1],
     metrics={"train": {examples.HOSPITALS[0]: {"loss": 0.31}}, "test": {}},
 )
 class RoundSerializer(serializers.ModelSerializer):
-    """A round: who was asked, who answered, and the metrics of its updates and of its test, by reporter."""
+    """A round: who was asked, who answered, and the metrics of its updates and of its test, by reporter.
+
+    A participant sees its own values; what those of all come to is at `rounds/`.
+    """
 
     cohort = serializers.SerializerMethodField()
     arrived = serializers.SerializerMethodField()
@@ -183,25 +187,14 @@ class RoundSerializer(serializers.ModelSerializer):
 
     class Meta:
         model = Round
-        fields = (
-            "number",
-            "state",
-            "attempt",
-            "opened_at",
-            "closes_at",
-            "aggregated_at",
-            "closed_at",
-            "cohort",
-            "arrived",
-            "metrics",
-        )
+        fields = (*OF_A_ROUND, "cohort", "goal", "arrived", "metrics")
         read_only_fields = fields
 
     def get_cohort(self, current: Round) -> list[str]:
         return _ids(current.cohort.all())
 
     def get_arrived(self, current: Round) -> list[str]:
-        return [str(participant) for participant in dict.fromkeys(each.participant_id for each in _arrived(current))]
+        return list(map(str, current.arrived))
 
     def get_metrics(self, current: Round) -> dict[str, dict[str, dict[str, float | None]]]:
         found = self.context["metrics"]
@@ -215,6 +208,7 @@ class RoundSerializer(serializers.ModelSerializer):
     local_models_arrived=1,
     local_models_expected=2,
     rounds=[example_of(RoundSerializer)],
+    explanation="Round 1 of 10: waiting for 1 of 2 updates, lab-b (online); closes at 08:41 UTC with at least 1.",
     links={"start": f"{examples.HUB}/api/trainings/{examples.TRAINING}/start/"},
 )
 class TrainingDetailSerializer(TrainingSerializer):
@@ -224,14 +218,25 @@ class TrainingDetailSerializer(TrainingSerializer):
     local_models_expected = serializers.SerializerMethodField()
     rounds = serializers.SerializerMethodField()
     links = serializers.SerializerMethodField()
+    explanation = serializers.SerializerMethodField(help_text="what it is doing, and what it waits for")
 
     class Meta(TrainingSerializer.Meta):
-        fields = (*TrainingSerializer.Meta.fields, "local_models_arrived", "local_models_expected", "rounds", "links")
+        fields = (
+            *TrainingSerializer.Meta.fields,
+            "local_models_arrived",
+            "local_models_expected",
+            "rounds",
+            "links",
+            "explanation",
+        )
 
     def get_links(self, training: Training) -> dict[str, str]:
         view = self.context["view"]
         names = [each.url_name for each in view.get_extra_actions() if each.detail]
         return {name.replace("-", "_"): view.reverse_action(name, args=[training.pk]) for name in names}
+
+    def get_explanation(self, training: Training) -> str:
+        return sentence_about(training, shown_to=self.context["request"].user)
 
     def get_locked(self, training: Training) -> bool:
         return any(RoundState(each.state).is_aggregating for each in training.rounds.all())
@@ -242,16 +247,16 @@ class TrainingDetailSerializer(TrainingSerializer):
     def get_local_models_arrived(self, training: Training) -> int:
         if buffer_of(training):
             return waiting(training).count()
-        return sum(len(_arrived(each)) for each in _open_rounds(training))
+        return sum(len(each.arrived) for each in _open_rounds(training))
 
     def get_local_models_expected(self, training: Training) -> int:
         if buffer := buffer_of(training):
             return buffer.size
-        return sum(len(each.cohort.all()) for each in _open_rounds(training))
+        return sum(each.goal or len(each.cohort.all()) for each in _open_rounds(training))
 
     @extend_schema_field(RoundSerializer(many=True))
     def get_rounds(self, training: Training) -> list[dict[str, Any]]:
-        context = {"metrics": _metrics_by_step(training)}
+        context = {"metrics": _metrics_by_step(training, shown_to=self.context["request"].user)}
         return RoundSerializer(training.rounds.all(), many=True, context=context).data
 
 
@@ -259,19 +264,17 @@ def _open_rounds(training: Training) -> list[Round]:
     return [each for each in training.rounds.all() if each.state == RoundState.OPEN]
 
 
-def _arrived(current: Round) -> list[Update]:
-    """In an open round without those that were rejected, whose senders are asked once more."""
-    is_open = current.state == RoundState.OPEN
-    return [each for each in current.updates.all() if not is_open or each.status != UpdateStatus.REJECTED]
-
-
 def _ids(users: Any) -> list[str]:
     return [str(user.pk) for user in users]
 
 
-def _metrics_by_step(training: Training) -> dict[tuple[str, int], dict[str, dict[str, float | None]]]:
+def _metrics_by_step(
+    training: Training, *, shown_to: User
+) -> dict[tuple[str, int], dict[str, dict[str, float | None]]]:
     found: dict[tuple[str, int], dict[str, dict[str, float | None]]] = defaultdict(lambda: defaultdict(dict))
     numbers = Metric.objects.filter(model=training.model_id, value_binary=None).exclude(phase=Phase.OTHER)
+    if not training.shows_all_to(shown_to):
+        numbers = numbers.filter(reporter=shown_to)
     for phase, step, reporter, key, value in numbers.values_list("phase", "step", "reporter", "key", "value_float"):
         found[phase, step][str(reporter)][key] = value
     return found

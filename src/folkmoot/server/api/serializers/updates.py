@@ -42,6 +42,7 @@ class ScoresSerializer(serializers.ModelSerializer):
     num_bytes=2288,
     status="accepted",
     reason="",
+    removed_at=None,
     scores=example_of(ScoresSerializer),
 )
 class UpdateListSerializer(serializers.ModelSerializer):
@@ -75,6 +76,7 @@ class UpdateListSerializer(serializers.ModelSerializer):
             "num_bytes",
             "status",
             "reason",
+            "removed_at",
             "scores",
         )
         read_only_fields = fields

@@ -15,6 +15,7 @@ from rest_framework.viewsets import GenericViewSet, ViewSet
 from folkmoot.errors import NotFound
 from folkmoot.server.api.authentication import BasicAuthentication, TokenAuthentication
 from folkmoot.server.api.lists import ListFilter, ListQuery, Page
+from folkmoot.server.rows import the_one
 from folkmoot.server.trainings.creation import as_uuid
 
 UNFILTERED: dict[str, Any] = {"query_class": None}
@@ -78,19 +79,19 @@ class GenericResourceViewSet(BaseViewSet, GenericViewSet):
 
     def find(self, pk: Any) -> Any:
         """The object with this id, None if there is none; whether it may be seen is asked afterwards."""
-        return self.get_queryset().filter(pk=pk).first()
+        return the_one(self.get_queryset().filter(pk=pk))
 
     def parse_id(self, given: str) -> object | None:
         """The id as the database knows it; None for what can be none."""
         return as_uuid(given)
 
-    def listed(self, rows: QuerySet) -> Response:
-        """Those of the rows that the query asks for, whole or a page of them."""
+    def listed(self, rows: QuerySet, **known: Any) -> Response:
+        """Those of the rows that the query asks for, whole or a page; the serializer hears what is `known`."""
         wanted = self.filter_queryset(rows)
         page = self.paginate_queryset(wanted)
-        if page is None:
-            return Response(self.get_serializer(wanted, many=True).data)
-        return self.get_paginated_response(self.get_serializer(page, many=True).data)
+        context = {**self.get_serializer_context(), **known}
+        shown = self.get_serializer_class()(wanted if page is None else page, many=True, context=context).data
+        return Response(shown) if page is None else self.get_paginated_response(shown)
 
     def get_success_headers(self, data: Any) -> dict[str, str]:
         return self.location_of("detail", data["id"])

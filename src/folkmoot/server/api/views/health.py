@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from functools import wraps
 
-from django.db import DatabaseError, connection
+from django.conf import settings
+from django.db import Error, connection
 from django.http import HttpRequest, JsonResponse
 from django.views.decorators.csrf import csrf_exempt
 
+from folkmoot.server import broker
+from folkmoot.server.api.errors import RETRY_AFTER_SECONDS
 from folkmoot.server.storage import get_storage
 
 View = Callable[[HttpRequest], JsonResponse]
@@ -37,16 +39,24 @@ def healthz(request: HttpRequest) -> JsonResponse:
 
 @_only_read
 def readyz(request: HttpRequest) -> JsonResponse:
-    """The database and the storage answer too; 503 names the one that does not."""
-    checks = {"database": _database_answers(), "storage": os.access(get_storage().root, os.W_OK)}
-    ready = all(checks.values())
-    return JsonResponse({"status": "ok" if ready else "unavailable", "checks": checks}, status=200 if ready else 503)
+    """The database and the storage answer too; 503 names the one that does not.
+
+    Without its broker a hub that has one is `degraded`: it takes all requests, and does what follows from them later.
+    """
+    needed = {"database": _database_answers(), "storage": get_storage().answers()}
+    wanted = {"broker": not broker.fault_of(settings.BROKER_URL)} if settings.BROKER_URL else {}
+    ready = all(needed.values())
+    status = "unavailable" if not ready else "ok" if all(wanted.values()) else "degraded"
+    answer = JsonResponse({"status": status, "checks": needed | wanted}, status=200 if ready else 503)
+    if not ready:
+        answer["Retry-After"] = str(RETRY_AFTER_SECONDS)
+    return answer
 
 
 def _database_answers() -> bool:
     try:
         with connection.cursor() as cursor:
             cursor.execute("SELECT 1")
-    except DatabaseError:
+    except Error:
         return False
     return True

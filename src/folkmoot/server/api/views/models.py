@@ -42,7 +42,7 @@ from folkmoot.server.api.serializers.models import (
     ANY_MODEL,
     EnsembleCreationSerializer,
     MetricSerializer,
-    MetricsSerializer,
+    MetricsReportSerializer,
     ModelSerializer,
     ModelUploadSerializer,
     PreprocessingSerializer,
@@ -55,6 +55,7 @@ from folkmoot.server.api.targets import Answer, model_accepted, update_accepted
 from folkmoot.server.api.views.base import UNFILTERED, ResourceViewSet
 from folkmoot.server.api.views.model_lists import models_listed
 from folkmoot.server.faults import fault_point
+from folkmoot.server.notifications.presence import note_seen
 from folkmoot.server.registry import services
 from folkmoot.server.registry.ensembles import create_ensemble
 from folkmoot.server.registry.models import Kind, Model
@@ -109,7 +110,7 @@ class ModelViewSet(ResourceViewSet):
     serializer_class_of = {  # noqa: RUF012
         "create": ModelUploadSerializer,
         "receive_update": UpdateSerializer,
-        "report_metrics": MetricsSerializer,
+        "report_metrics": MetricsReportSerializer,
         "send_calibration": CalibrationSubmissionSerializer,
         "set_preprocessing": PreprocessingSerializer,
         "swag": SwagSerializer,
@@ -125,8 +126,9 @@ class ModelViewSet(ResourceViewSet):
     parser_classes = (MultiPartParser, FormParser, JSONParser)
 
     def get_queryset(self) -> QuerySet[Model]:
-        models = models_of(self.request.user) if self.action == "list" else Model.objects.with_details()
-        return models.order_by("created_at", "pk")
+        if self.action == "list":
+            return models_of(self.request.user).order_by("created_at", "pk")
+        return Model.objects.with_details() if self.action == "metadata" else Model.objects.all()
 
     def find(self, pk: UUID) -> Model | Update | None:
         if self.action in UPDATING:
@@ -216,7 +218,7 @@ class ModelViewSet(ResourceViewSet):
         """Send an update whose body is the file alone; answers as the form does."""
         model = self.get_object()
         fields = _validated(UpdateFieldsSerializer, request.query_params)
-        submissions.check(model, request.user, round=fields["round"])
+        fields["is_first"] = submissions.check(model, request.user, round=fields["round"])
         with receive_body(request, limit=settings.MAX_UPLOAD_BYTES) as incoming:
             return self._submit(model, incoming, fields)
 
@@ -300,7 +302,7 @@ class ModelViewSet(ResourceViewSet):
         return self.listed(local_models.metrics(self.get_object()))
 
     @extend_schema(
-        request=MetricsSerializer,
+        request=MetricsReportSerializer,
         responses={
             201: says("Model Metrics Upload Accepted", "model_id"),
             400: invalid("Metric names or values are missing", "Metric names and values must have the same length"),
@@ -310,7 +312,9 @@ class ModelViewSet(ResourceViewSet):
     def report_metrics(self, request: Request, pk: str) -> Response:
         """Report metrics; in a test round they are the answer that is awaited."""
         model = self.get_object()
-        lifecycle.receive_metrics(model, request.user, _validated(MetricsSerializer, request)["metrics"])
+        note_seen(request.user)
+        lifecycle.receive_metrics(model, request.user, **_validated(MetricsReportSerializer, request))
+        fault_point("metrics.after_commit")
         answer = {"detail": "Model Metrics Upload Accepted", "model_id": str(model.pk)}
         return Response(answer, status.HTTP_201_CREATED, headers=self.location_of("metrics", model.pk))
 

@@ -5,19 +5,21 @@ from __future__ import annotations
 from typing import Any
 
 from django.db.models import QuerySet
-from drf_spectacular.utils import OpenApiExample, OpenApiResponse, extend_schema, extend_schema_view
+from drf_spectacular.utils import extend_schema, extend_schema_view
 from rest_framework import status
 from rest_framework.decorators import action
 from rest_framework.permissions import IsAuthenticated
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.serializers import Serializer
 
 from folkmoot.server.api.parsers import AnyJSONParser, MultiPartParser
-from folkmoot.server.api.permissions import IsActor, MaySeeTraining, MaySteer, MaySteerOrLeave
-from folkmoot.server.api.schema import ID, invalid, refuses, says
+from folkmoot.server.api.permissions import IsActor, MaySeeTraining, MaySteerOrLeave, SeesAll
+from folkmoot.server.api.schema import invalid, refuses, says
+from folkmoot.server.api.serializers.events import EventSerializer
+from folkmoot.server.api.serializers.manifest import ManifestSerializer
 from folkmoot.server.api.serializers.models import ANY_MODEL
-from folkmoot.server.api.serializers.queries import TrainingQuery, UpdateQuery
+from folkmoot.server.api.serializers.queries import EventQuery, RoundQuery, TrainingQuery, UpdateQuery
+from folkmoot.server.api.serializers.rounds import RoundSummarySerializer
 from folkmoot.server.api.serializers.trainings import (
     ClientsSerializer,
     TrainingCreationSerializer,
@@ -26,35 +28,26 @@ from folkmoot.server.api.serializers.trainings import (
     TrainingWithModelSerializer,
 )
 from folkmoot.server.api.serializers.updates import UpdateListSerializer
-from folkmoot.server.api.views.base import UNFILTERED, ResourceViewSet
+from folkmoot.server.api.views.base import UNFILTERED
+from folkmoot.server.api.views.following import FollowingViewSet
 from folkmoot.server.api.views.model_lists import models_listed
+from folkmoot.server.api.views.steering import CREATED, MAY_STEER, SteeringViewSet
 from folkmoot.server.trainings import lifecycle
+from folkmoot.server.trainings.chronicle import events_of
 from folkmoot.server.trainings.creation import create_training, find_users
 from folkmoot.server.trainings.local_models import global_models, local_models, newest_local_models
+from folkmoot.server.trainings.manifest import manifest_of
 from folkmoot.server.trainings.models import Training, Update
 from folkmoot.server.trainings.options import warnings
 
 NOT_ALL_FOUND = "Not all provided users were found!"
-CREATED = OpenApiResponse(
-    {
-        "type": "object",
-        "properties": {
-            "detail": {"type": "string"},
-            "training_id": {"type": "string", "format": "uuid"},
-            "warnings": {"type": "array", "items": {"type": "string"}},
-        },
-        "required": ["detail", "training_id"],
-    },
-    examples=[OpenApiExample("created", {"detail": "Training created successfully!", "training_id": ID})],
-)
-MAY_STEER = (IsAuthenticated, MaySteer)
 
 
 @extend_schema_view(
     list=extend_schema(description="The trainings that I am the actor of, the newest first."),
     retrieve=extend_schema(description="The training with its rounds: who was asked, who answered, how good it is."),
 )
-class TrainingViewSet(ResourceViewSet):
+class TrainingViewSet(FollowingViewSet, SteeringViewSet):
     """Create trainings, follow them, steer them."""
 
     thing = "Training"
@@ -108,24 +101,6 @@ class TrainingViewSet(ResourceViewSet):
         return Response({"detail": "Training removed!"})
 
     @extend_schema(
-        request=None,
-        responses={
-            202: says("Training started!"),
-            400: invalid(
-                "At least one participant must be registered!",
-                wrong_state=f"Training {ID} is not in state INITIAL!",
-                too_few_participants="Krum needs 5 participants, and 2 take part!",
-            ),
-        },
-    )
-    @action(detail=True, methods=["post"], serializer_class=Serializer, permission_classes=MAY_STEER)
-    def start(self, request: Request, pk: str) -> Response:
-        """Open the first round and notify its participants."""
-        training = self.get_object()
-        lifecycle.start(training)
-        return self._accepted("Training started!", training)
-
-    @extend_schema(
         request=ClientsSerializer,
         responses={202: says("Users registered as participants!"), 400: invalid(not_found=NOT_ALL_FOUND)},
     )
@@ -134,7 +109,7 @@ class TrainingViewSet(ResourceViewSet):
         """Let users take part, from the next round on."""
         training = self.get_object()
         lifecycle.add_participants(training, self._users())
-        return self._accepted("Users registered as participants!", training)
+        return self.accepted("Users registered as participants!", training)
 
     @extend_schema(
         request=ClientsSerializer,
@@ -160,15 +135,30 @@ class TrainingViewSet(ResourceViewSet):
         training = self.get_object()
         return models_listed(self, global_models(training), newest_local_models(training))
 
+    @extend_schema(responses=RoundSummarySerializer(many=True))
+    @action(detail=True, serializer_class=RoundSummarySerializer, query_class=RoundQuery)
+    def rounds(self, request: Request, pk: str) -> Response:
+        """The rounds, the oldest first, with what the metrics of each come to; single values are the actor's alone."""
+        training = self.get_object()
+        return self.listed(training.rounds.with_metrics(), sees_all=training.shows_all_to(request.user))
+
+    @extend_schema(responses=ManifestSerializer)
+    @action(detail=True, permission_classes=(IsAuthenticated, SeesAll))
+    def manifest(self, request: Request, pk: str) -> Response:
+        """All that the training's models were made of, by digests, for `folkmoot training verify`."""
+        return Response(manifest_of(self.get_object()))
+
     @extend_schema(responses=UpdateListSerializer(many=True))
     @action(detail=True, serializer_class=UpdateListSerializer, query_class=UpdateQuery)
     def updates(self, request: Request, pk: str) -> Response:
         """The updates that came in, what has become of each, and its scores; a participant sees its own."""
         return self.listed(Update.objects.of_training(self.get_object(), shown_to=request.user))
 
-    def _accepted(self, detail: str, training: Training) -> Response:
-        location = self.location_of("detail", training.pk)
-        return Response({"detail": detail}, status.HTTP_202_ACCEPTED, headers=location)
+    @extend_schema(responses=EventSerializer(many=True))
+    @action(detail=True, serializer_class=EventSerializer, query_class=EventQuery)
+    def events(self, request: Request, pk: str) -> Response:
+        """All that has happened, the oldest first; what speaks against a participant is for it and the actor."""
+        return self.listed(events_of(self.get_object(), shown_to=request.user))
 
     def _users(self) -> list[Any]:
         wanted = self.get_serializer(data=self.request.data)
