@@ -4,14 +4,20 @@
 PYTHON ?= python3
 ARGS ?=
 BIN := .venv/bin
+# More at a time than there are processors: many tests wait, for time to pass or for another process.
+PYTEST := $(BIN)/pytest -n $(shell expr 3 \* $$(nproc) / 2) --dist worksteal
+# How pytest ends where ARGS names nothing that is run.
+NO_TESTS := 5
 
 # The second one is what pip 25.3 and newer reads for the build backend.
 export PIP_CONSTRAINT := constraints.txt
 export PIP_BUILD_CONSTRAINT := constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
+# For the outcome of each part of a pipe.
+SHELL := bash
 .DELETE_ON_ERROR:
-.PHONY: help demo serve test fuzz lint bench schema docs constraints clean
+.PHONY: help demo serve test soak fuzz lint bench schema docs constraints clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -22,8 +28,20 @@ demo: .venv/.installed-demo  ## run a federated training with real data on this 
 serve: .venv/.installed-demo  ## start a hub on this machine; ARGS="--port 9000" and so on
 	@$(BIN)/folkmoot serve $(ARGS)
 
-test: .venv/.installed-dev  ## run all tests, on all cores; ARGS="-k words" and so on
-	@$(BIN)/pytest -n logical --dist worksteal $(ARGS)
+test: .venv/.installed-dev  ## run all tests, the server's on PostgreSQL too; ARGS="-k words" and so on
+	@mkdir -p build; failed=; \
+	for database in sqlite postgres; do \
+	  echo "== on $$database"; \
+	  FOLKMOOT_TEST_DATABASE=$$database $(PYTEST) $(ARGS) 2>&1 | tee build/tests-on-$$database.log; \
+	  outcome=$${PIPESTATUS[0]}; \
+	  [ $$outcome = 0 ] || [ $$outcome = $(NO_TESTS) ] || failed="$$failed $$database"; \
+	done; \
+	for database in $$failed; do echo "== failed on $$database"; grep -hE '^(FAILED|ERROR) ' build/tests-on-$$database.log; done; \
+	for database in sqlite postgres; do echo "== on $$database"; tail -n 1 build/tests-on-$$database.log; done; \
+	[ -z "$$failed" ]
+
+soak: .venv/.installed-dev  ## run the tests that take long: what others try once, again and again; ARGS="-k words" and so on
+	@$(PYTEST) -m soak $(ARGS)
 
 fuzz: .venv/.installed-dev  ## spoil files for every reader of them, a minute each; ARGS="--seconds 600" and so on
 	@$(BIN)/python tests/fuzz/run.py $(ARGS)

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+import warm
+
 FOLKMOOT = Path(sys.executable).with_name("folkmoot")
 READY = re.compile(r"Folkmoot is serving at (\S+) ")
 
@@ -38,22 +40,13 @@ def folkmoot(environment, tmp_path):
     """A function that runs a command to its end, in an empty folder."""
 
     def run(*arguments, typed="", **variables):
-        return subprocess.run(
-            [FOLKMOOT, *map(str, arguments)],
-            env=environment | variables,
-            cwd=tmp_path,
-            input=typed,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        return warm.run([*map(str, arguments)], env=environment | variables, folder=tmp_path, typed=typed)
 
     return run
 
 
 @pytest.fixture
-def folkmoot_without(folkmoot, tmp_path):
+def folkmoot_without(environment, tmp_path):
     """A function that runs a command where these packages are not installed."""
 
     def run(*arguments, missing, **variables):
@@ -61,7 +54,8 @@ def folkmoot_without(folkmoot, tmp_path):
         site.mkdir(exist_ok=True)
         (site / "sitecustomize.py").write_text(BLOCKED.format(blocked=set(missing)))
         path = os.pathsep.join([str(site), *filter(None, [os.environ.get("PYTHONPATH")])])
-        return folkmoot(*arguments, PYTHONPATH=path, **variables)
+        env, command = environment | {"PYTHONPATH": path} | variables, [FOLKMOOT, *map(str, arguments)]
+        return subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
 
     return run
 

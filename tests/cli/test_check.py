@@ -41,7 +41,7 @@ def test_a_sound_deployment_is_a_line_for_each_thing_and_nothing_wrong(folkmoot,
 
     assert (run.returncode, run.stderr) == (0, "")
     lines = run.stdout.splitlines()
-    for thing in ("data folder", "settings", "database", "torch", "onnxruntime", "Pillow"):
+    for thing in ("data folder", "settings", "storage", "database", "torch", "onnxruntime", "Pillow"):
         assert [line for line in lines if line.startswith(f"ok       {thing}: ")], run.stdout
     assert sorted(data.rglob("*")) == before
 
@@ -152,3 +152,34 @@ def test_each_protection_of_the_sandbox_is_there_with_whether_it_applies(check):
 
     applying = {each for each in Protection if found[f"sandbox, {each}"]["status"] == "ok"}
     assert applying == protections()
+
+
+S3 = "s3://bucket?endpoint=http://127.0.0.1:9&region=eu-1"
+
+
+def test_a_store_that_does_not_answer_is_wrong(check, data):
+    run = check(
+        "--data-dir",
+        data,
+        FOLKMOOT_STORAGE_URL=S3,
+        AWS_ACCESS_KEY_ID="a",
+        AWS_SECRET_ACCESS_KEY="canary",
+        FOLKMOOT_LOG_LEVEL="ERROR",
+    )
+
+    found = found_by(run)["storage"]
+    assert (run.returncode, found["status"]) == (1, "wrong")
+    assert found["detail"] == "the file store does not answer (EndpointConnectionError); try again"
+    assert "FOLKMOOT_STORAGE_URL" in found["remedy"]
+
+
+def test_a_store_needs_a_library_and_the_check_names_the_extra(folkmoot_without, data):
+    run = folkmoot_without("check", "--json", "--data-dir", data, missing=["boto3", "torch"], FOLKMOOT_STORAGE_URL=S3)
+
+    assert found_by(run)["storage"]["detail"] == "FOLKMOOT_STORAGE_URL names an S3 store: pip install 'folkmoot[s3]'"
+
+
+def test_an_address_of_a_storage_that_cannot_be_meant_is_a_wrong_setting(check, data):
+    run = check("--data-dir", data, FOLKMOOT_STORAGE_URL="ftp://host/models")
+
+    assert "FOLKMOOT_STORAGE_URL begins with 'ftp'" in found_by(run)["settings"]["detail"]

@@ -35,6 +35,8 @@ def is_one_line(run, *words):
         (["user", "invite"], ["--help", "--days", "--data-dir"]),
         (["user", "password"], ["--help", "--data-dir"]),
         (["check"], ["--json", "--data-dir"]),
+        (["training"], ["verify"]),
+        (["training", "verify"], ["MANIFEST_OR_ID", "--round", "--data-dir"]),
         (["model"], ["show", "convert"]),
         (["model", "show"], ["FILE", "--json"]),
         (["model", "convert"], ["FILE", "OUTPUT", "--as", "--json"]),

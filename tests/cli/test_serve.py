@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import json
+import resource
 import signal
 import ssl
 import stat
+import subprocess
+import sys
 import urllib.error
 import urllib.request
 
+import numpy as np
 import pytest
+
+from folkmoot.client import Hub
+from folkmoot.tensors import write_tensors
 
 
 def get(url, **options):
@@ -102,8 +109,42 @@ def test_with_a_certificate_it_speaks_https(serve, certificate):
     assert stopped_by(process, signal.SIGTERM)[0] == 0
 
 
+def test_large_files_come_and_go_over_https(serve, certificate, tmp_path):
+    cert, key = certificate
+    _, url = serve("--tls-cert", cert, "--tls-key", key)
+    file, back = tmp_path / "model.safetensors", tmp_path / "back.safetensors"
+    write_tensors(file, {"w": np.arange(1_500_000, dtype="f4")})
+    with Hub(url, ca_file=cert) as visitor:
+        token = visitor.register("ada", "correct horse battery", actor=True)["token"]
+
+    with Hub(url, token, ca_file=cert, chunked_from=1, chunk_bytes=4_000_000) as hub:
+        hub.download_model(hub.upload_model("m", "d", file), back)
+
+    assert back.read_bytes() == file.read_bytes()
+
+
 def test_a_port_of_ones_own_and_an_ipv6_address(serve, tmp_path):
     _, url = serve("--host", "::1")
 
     assert url.startswith("http://[::1]:")
     assert get(f"{url}/healthz")[0] == 200
+
+
+def test_it_may_hold_as_many_lines_as_the_system_lets_it(serve, tmp_path):
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, before[1]))
+    try:
+        process, _ = serve("--data-dir", tmp_path / "data")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+    assert resource.prlimit(process.pid, resource.RLIMIT_NOFILE) == (before[1], before[1])
+
+
+def test_where_that_is_few_it_says_how_to_get_more():
+    raise_limit = "from folkmoot.server.process import raise_file_limit; raise_file_limit()"
+    command = f'ulimit -n 500; exec {sys.executable} -c "{raise_limit}"'
+    result = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+
+    assert result.stderr.startswith("at most 500 files may be open here")
+    assert "raise the hard limit to 16000" in result.stderr

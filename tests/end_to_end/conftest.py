@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import random
 import re
 import sys
 import uuid
@@ -13,13 +15,27 @@ from pathlib import Path
 
 import pytest
 
-pytest.register_assert_rewrite("harness", "invariants")
+pytest.register_assert_rewrite("buckets", "disturbing", "harness", "invariants")
 sys.path.insert(0, str(Path(__file__).parent))  # --import-mode=importlib does not
 
-from harness import Participants, Place, Server, Template, World, copy, make_template  # noqa: E402
+from brokers import Broker, broker_of  # noqa: E402
+from harness import (  # noqa: E402
+    Beat,
+    Participants,
+    Place,
+    Production,
+    Server,
+    Template,
+    Worker,
+    World,
+    copy,
+    make_template,
+)
 from invariants import check_history  # noqa: E402
 
-POSTGRES = os.environ.get("FOLKMOOT_TEST_POSTGRES_URL", "postgres://postgres@127.0.0.1:5432/postgres")
+from services import POSTGRES  # noqa: E402
+
+logger = logging.getLogger(__name__)
 NO_POSTGRES = "no PostgreSQL at {url}: apt-get install postgresql, then name it in FOLKMOOT_TEST_POSTGRES_URL"
 
 
@@ -33,6 +49,15 @@ def backend() -> str:
 def settings() -> dict[str, str]:
     """Overridden by tests whose server needs environment variables of its own."""
     return {}
+
+
+@pytest.fixture
+def dice(record_property: Callable[[str, object], None]) -> random.Random:
+    """For random moments; FOLKMOOT_TEST_SEED has them again. In the end the seed is printed."""
+    seed = int(os.environ.get("FOLKMOOT_TEST_SEED") or random.randrange(10**6))
+    logger.warning("FOLKMOOT_TEST_SEED=%d", seed)
+    record_property("FOLKMOOT_TEST_SEED", seed)
+    return random.Random(seed)
 
 
 @pytest.fixture
@@ -52,6 +77,43 @@ def world(backend: str, tmp_path: Path, request: pytest.FixtureRequest, settings
 
 
 @pytest.fixture
+def broker_kind() -> str:
+    """Overridden or parametrised by tests that are to hold for "rabbitmq", too."""
+    return "redis"
+
+
+@pytest.fixture
+def broker(broker_kind: str, request: pytest.FixtureRequest) -> Iterator[Broker]:
+    """A broker that is the test's own; skipped where there is none, but not under CI=true."""
+    long = request.node.get_closest_marker("timeout")
+    with broker_of(broker_kind, **({"seconds": int(long.args[0])} if long else {})) as broker:
+        yield broker
+
+
+@pytest.fixture
+def idle_production(
+    broker: Broker, postgres_template: Template, postgres_database: str, tmp_path: Path, settings: dict[str, str]
+) -> Iterator[Production]:
+    """As `production`, but nothing is started yet."""
+    place = copy(postgres_template, tmp_path, database_url=postgres_database, broker=broker)
+    parts = (Worker(place, **settings), Beat(place, **settings))
+    production = Production(Server(place, **settings), postgres_template.accounts, postgres_template.model_id, *parts)
+    try:
+        yield production
+        check_history(place)
+        check_log(place)
+    finally:
+        production.kill()
+
+
+@pytest.fixture
+def production(idle_production: Production) -> Production:
+    """A hub of the test's own on PostgreSQL and a broker, at work. In the end the invariants hold."""
+    idle_production.start_all()
+    return idle_production
+
+
+@pytest.fixture
 def hub(shared_world: World) -> Iterator[World]:
     """A world with a running server, for tests that do it no harm. At the end the invariants hold."""
     yield shared_world
@@ -66,8 +128,7 @@ def shared_world(sqlite_template: Template, tmp_path_factory: pytest.TempPathFac
     server = Server(place, FOLKMOOT_SWEEP_SECONDS="1")
     world = World(server, sqlite_template.accounts, sqlite_template.model_id)
     server.start()
-    # A model belongs to its first training; all further ones have copies, which begin where it never leaves.
-    world.create_training([], rounds=1)
+    world.let_all_begin_alike()
     yield world
     world.server.kill()
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import io
-import subprocess
 from base64 import b64encode
 from typing import Any
 
-from harness import SERVE, Account, World, as_file, initial_model, wait_until
+from harness import Account, World, as_file, initial_model, wait_until
 
+import warm
 from folkmoot.uncertainty import RegressionStatistics, to_json
 
 PASSWORD = "correct horse battery staple"
@@ -20,6 +20,9 @@ Request = dict[str, Any]
 def encoded(data: bytes) -> dict[str, str]:
     """Bytes, as they stand in the file that the hooks read."""
     return {"base64": b64encode(data).decode()}
+
+
+RECORDS = ("events", "explain", "manifest", "participants", "rounds")
 
 
 class DescribedWorld:
@@ -135,13 +138,13 @@ class DescribedWorld:
             "GET /api/trainings/{id}/models/": {"ids": trainings},
             "GET /api/trainings/{id}/models/latest/": {"ids": trainings},
             "GET /api/trainings/{id}/updates/": {"ids": trainings},
+            **{f"GET /api/trainings/{{id}}/{each}/": {"ids": trainings} for each in RECORDS},
         }
 
     def _superuser(self) -> Account:
-        command = [*SERVE[:-1], "user", "add", "boss", "--superuser", "--data-dir", str(self._world.place.data_dir)]
-        printed = subprocess.run(
-            command, env=self._world.place.environment(), capture_output=True, text=True, check=True
-        )
+        place = self._world.place
+        command = ["user", "add", "boss", "--superuser", "--data-dir", str(place.data_dir)]
+        printed = warm.run(command, env=place.environment(), folder=place.folder)
         boss = Account("boss", "", printed.stdout.split()[-1])
         return Account("boss", self._world.call(boss, "GET", "/api/users/myself/").json()["id"], boss.token)
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import logging
 import os
-import random
 import shutil
 import signal
 import subprocess
@@ -22,22 +20,23 @@ from typing import Any
 
 import httpx2
 import numpy as np
+from brokers import Broker
 
+import warm
 from folkmoot.client import Hub, Participant
 from folkmoot.tensors import Tensors, open_tensors, write_tensors
 
-logger = logging.getLogger(__name__)
 QUICK = {
     "FOLKMOOT_LEASE_SECONDS": "1",
-    "FOLKMOOT_SWEEP_SECONDS": "0.2",
+    "FOLKMOOT_SWEEP_SECONDS": "0.4",
     "FOLKMOOT_RETRY_SECONDS": "0.1",
 }
-SERVE = (sys.executable, "-c", "from folkmoot.cli import main; main()", "serve")
 PASSWORD = "canary-7f1e94-password"
 # A connection for each request: none is left over from a server that was killed.
 HTTP = httpx2.Client(
     timeout=30, trust_env=False, limits=httpx2.Limits(max_connections=None, max_keepalive_connections=0)
 )
+PARTICIPANT = Path(__file__).parent / "participant.py"
 NAMES = ("ann", "ben", "cat", "dan", "eva", "fay", "gus", "hal")
 
 
@@ -50,13 +49,6 @@ def wait_until(condition: Callable[[], Any], what: str, *, seconds: float = 30) 
         time.sleep(pause)
         pause = min(pause * 1.3, 0.15)  # or the asking slows down what is asked about
     return found
-
-
-def seeded_dice() -> random.Random:
-    """Random moments; the log of a test that fails names the seed."""
-    seed = random.randrange(10**6)
-    logger.warning("seed %d", seed)
-    return random.Random(seed)
 
 
 def at_once(*calls: Callable[[], Any]) -> list[Any]:
@@ -77,6 +69,7 @@ class Place:
 
     folder: Path
     database_url: str = ""
+    broker: Broker | None = None
     secrets: list[str] = field(default_factory=list)
     """Tokens and passwords that must not be found anywhere in it."""
     accepted: list[dict[str, Any]] = field(default_factory=list)
@@ -107,53 +100,58 @@ class Place:
         """For a process that is to work on this place."""
         ours = {name: value for name, value in os.environ.items() if not name.startswith("FOLKMOOT_")}
         here = {"FOLKMOOT_DATA_DIR": str(self.data_dir), "FOLKMOOT_DATABASE_URL": self.database_url}
-        return {**ours, **QUICK, **here, **settings}
+        return {**ours, **QUICK, **here, **(self.broker.environment if self.broker else {}), **settings}
 
 
-class Server:
-    """`folkmoot serve` on a place. Started again it has the same port, so that whoever speaks to it finds it again."""
+class Process:
+    """A command of folkmoot at work on a place, with all processes that it starts."""
 
     _numbers = itertools.count()
 
-    def __init__(self, place: Place, **settings: str) -> None:
+    def __init__(self, place: Place, command: str, *arguments: str, first_line: str, **settings: str) -> None:
         self.place = place
+        self._command = (command, "--data-dir", str(place.data_dir), *arguments)
+        self._first_line = first_line
         self._settings = settings
-        self._port = 0
-        self.process: subprocess.Popen[bytes] | None = None
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self._port}"
+        self.process: subprocess.Popen[bytes] | warm.Process | None = None
 
     def start(self, *, fault: str = "", **settings: str) -> None:
-        """Return once it serves; `fault` is the point at which it is to die, as by `kill -9`."""
+        """Return once it works; `fault` is the point at which it is to die, as by `kill -9`."""
+        self.launch(fault=fault, **settings)
+        self.wait_until_ready()
+
+    def launch(self, *more: str, fault: str = "", **settings: str) -> None:
+        """Start it and do not wait."""
         self.place.data_dir.mkdir(parents=True, exist_ok=True)
-        path = self.place.folder / f"{next(self._numbers):03d}.log"
-        command = [*SERVE, "--port", str(self._port), "--data-dir", str(self.place.data_dir)]
-        with path.open("wb") as log:
-            self.process = subprocess.Popen(
-                command,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env=self.place.environment(FOLKMOOT_TEST_FAULT=fault, **self._settings, **settings),
-            )
-        wait_until(lambda: "is serving at" in path.read_text() or self.has_died(), "the server's first line")
-        started = path.read_text()
-        assert "is serving at" in started, f"the server did not start:\n{started}"
-        self._port = int(started.split(" is serving at ")[1].split()[0].rpartition(":")[2])
+        self._log = self.place.folder / f"{next(self._numbers):03d}.log"
+        environment = self.place.environment(FOLKMOOT_TEST_FAULT=fault, **self._settings, **settings)
+        with self._log.open("wb") as log:
+            self.process = _started([*self._command, *more], environment, log.fileno())
+
+    def wait_until_ready(self) -> str:
+        """Return what it has logged by then."""
+        wait_until(lambda: self._first_line in self.log or self.has_died(), "the first line", seconds=60)
+        started = self.log
+        assert self._first_line in started, f"it did not start:\n{started}"
+        return started
+
+    @property
+    def log(self) -> str:
+        """What it has logged since it was started last."""
+        return self._log.read_text()
 
     def has_died(self) -> bool:
         return self.process is None or self.process.poll() is not None
 
     def wait_for_death(self) -> None:
         """It was to die at a fault point; see that it did, and of that."""
-        wait_until(self.has_died, "the server to die at its fault point")
+        wait_until(self.has_died, "the process to die at its fault point", seconds=60)
         assert self.process is not None
         assert self.process.returncode == -signal.SIGKILL, self.place.log
 
     def kill(self) -> None:
         if self.process is not None:
-            self.process.kill()
+            self._signal(signal.SIGKILL)
             self.process.wait()
 
     def kill_and_start(self, *, fault: str = "") -> None:
@@ -169,17 +167,71 @@ class Server:
     @contextlib.contextmanager
     def frozen(self) -> Iterator[None]:
         """Keep it from doing anything: what is on the disk is what a power cut at this moment would leave."""
-        assert self.process is not None
-        self.process.send_signal(signal.SIGSTOP)
+        self._signal(signal.SIGSTOP)
         try:
-            wait_until(self._is_stopped, "the server to freeze")
+            wait_until(self._is_stopped, "the process to freeze")
             yield
         finally:
-            self.process.send_signal(signal.SIGCONT)
+            self._signal(signal.SIGCONT)
+
+    def _signal(self, number: int) -> None:
+        assert self.process is not None
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, number)
 
     def _is_stopped(self) -> bool:
         assert self.process is not None
         return ") T " in Path(f"/proc/{self.process.pid}/stat").read_text()
+
+
+def _started(command: list[str], environment: dict[str, str], log: int) -> subprocess.Popen[bytes] | warm.Process:
+    if "LD_PRELOAD" not in environment:
+        return warm.start(command, env=environment, prints=log)
+    # Which is too late for a fork of a process that has begun.
+    cold = [sys.executable, "-c", "from folkmoot.cli import main; main()", *command]
+    return subprocess.Popen(cold, stdout=log, stderr=log, env=environment, start_new_session=True)
+
+
+class Server(Process):
+    """`folkmoot serve`. Started again it has the same port, so that whoever speaks to it finds it again."""
+
+    def __init__(self, place: Place, **settings: str) -> None:
+        super().__init__(place, "serve", first_line=" is serving at ", **settings)
+        self._port = 0
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._port}"
+
+    def launch(self, *more: str, fault: str = "", **settings: str) -> None:
+        super().launch(*more, "--port", str(self._port), fault=fault, **settings)
+
+    def wait_until_ready(self) -> str:
+        started = super().wait_until_ready()
+        self._port = int(started.split(self._first_line)[1].split()[0].rpartition(":")[2])
+        return started
+
+
+class Crew(Process):
+    """A command that ends with any of its processes."""
+
+    def wait_for_death(self) -> None:
+        wait_until(self.has_died, "one of the processes to die at its fault point", seconds=60)
+        assert "ended (SIGKILL)" in self.log, self.place.log
+
+
+class Worker(Crew):
+    """`folkmoot worker`, of all lanes unless `arguments` name some."""
+
+    def __init__(self, place: Place, *arguments: str, **settings: str) -> None:
+        super().__init__(place, "worker", *arguments, first_line="Folkmoot is working for ", **settings)
+
+
+class Beat(Crew):
+    """`folkmoot beat`."""
+
+    def __init__(self, place: Place, **settings: str) -> None:
+        super().__init__(place, "beat", first_line="Folkmoot is keeping time for ", **settings)
 
 
 @dataclass(frozen=True)
@@ -246,6 +298,10 @@ class World:
         answer = self.call(self.actor, "POST", "/api/trainings/", json=body)
         assert answer.status_code == 201, answer.text
         return str(answer.json()["training_id"])
+
+    def let_all_begin_alike(self) -> None:
+        """A model belongs to its first training; all further ones have copies, which begin where it never leaves."""
+        self.create_training([], rounds=1)
 
     def start(self, training_id: str) -> None:
         answer = self.call(self.actor, "POST", f"/api/trainings/{training_id}/start/")
@@ -317,6 +373,34 @@ class World:
         model = self.training(training_id)["model"]
         form = {"metric_names": ["accuracy"], "metric_values": ["0.5"]}
         return self.call(who, "POST", f"/api/models/{model}/metrics/", data=form)
+
+
+@dataclass
+class Production(World):
+    """A world on PostgreSQL with a broker: `server` is a web process that handles no events; `worker` and `beat` do.
+
+    Further processes of the same hub are `Server(place)`, `Worker(place)`, `Beat(place)`, which the test ends. What is
+    killed is killed with all its processes; `worker.start(fault=...)` dies at that fault point wherever a handler comes
+    to it, `server.start(fault=...)` where a request does. `place.broker` can be flushed.
+    """
+
+    worker: Worker
+    beat: Beat
+
+    def start_all(self) -> None:
+        """Return once everything works."""
+        for process in self.processes:
+            process.launch()
+        for process in self.processes:
+            process.wait_until_ready()
+
+    @property
+    def processes(self) -> tuple[Process, ...]:
+        return self.server, self.worker, self.beat
+
+    def kill(self) -> None:
+        for process in self.processes:
+            process.kill()
 
 
 @dataclass(frozen=True)
@@ -427,14 +511,35 @@ class Participants:
         self._threads.shutdown()
 
 
+@contextlib.contextmanager
+def participant_process(world: World, account: Account, *, waits: bool) -> Iterator[subprocess.Popen[str]]:
+    """A participant in a process of its own, which has loaded everything; with `waits` it never ends its training."""
+    process = subprocess.Popen(
+        [sys.executable, str(PARTICIPANT), account.name, "waits" if waits else "works"],
+        env={**os.environ, "FOLKMOOT_URL": world.server.url, "FOLKMOOT_TOKEN": account.token},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
 class Observer:
-    """Someone who looks at a training all the time; what is seen never goes backwards (I6)."""
+    """Someone who looks at a training all the time; what is seen never goes backwards (I6). A 503 shows nothing."""
 
     def __init__(self, world: World, training_id: str) -> None:
         self._world = world
         self._training_id = training_id
         self._over = threading.Event()
         self.seen: list[tuple[str, int, int, str]] = []
+        self._refused: set[int] = set()
         self._thread = threading.Thread(target=self._watch)
 
     def __enter__(self) -> Observer:
@@ -445,17 +550,25 @@ class Observer:
         self._over.set()
         self._thread.join()
         assert self.seen == sorted(self.seen, key=_progress), self.seen
+        assert self._refused <= {503}
 
     def _watch(self) -> None:
         while not self._over.wait(0.2):
             with contextlib.suppress(httpx2.TransportError):
-                self.seen.append(self._look())
+                self._look()
 
-    def _look(self) -> tuple[str, int, int, str]:
-        training = self._world.training(self._training_id)
-        rounds = training["rounds"]
-        last = rounds[-1] if rounds else {"state": "OPEN", "arrived": []}
-        return training["state"], len(rounds), len(last["arrived"]), last["state"]
+    def _look(self) -> None:
+        answer = self._world.call(self._world.actor, "GET", f"/api/trainings/{self._training_id}/")
+        if answer.is_success:
+            self.seen.append(_what_is_in(answer.json()))
+        else:
+            self._refused.add(answer.status_code)
+
+
+def _what_is_in(training: dict[str, Any]) -> tuple[str, int, int, str]:
+    rounds = training["rounds"]
+    last = rounds[-1] if rounds else {"state": "OPEN", "arrived": []}
+    return training["state"], len(rounds), len(last["arrived"]), last["state"]
 
 
 def _progress(seen: tuple[str, int, int, str]) -> tuple[int, int, int, int]:
@@ -477,9 +590,9 @@ def finish(world: World, accounts: Sequence[Account], training_id: str) -> dict[
         return world.wait_for_end(training_id)
 
 
-def copy(template: Template, folder: Path, *, database_url: str = "") -> Place:
+def copy(template: Template, folder: Path, *, database_url: str = "", broker: Broker | None = None) -> Place:
     shutil.copytree(template.place.data_dir, folder / "data")
-    return Place(folder, database_url, list(template.place.secrets))
+    return Place(folder, database_url, broker, list(template.place.secrets))
 
 
 def make_template(place: Place) -> Template:

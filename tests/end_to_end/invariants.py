@@ -108,9 +108,10 @@ def _check_rounds(tables: Tables, training: Row, *, failed: bool) -> None:
     assert numbers == list(range(first, first + len(numbers))), numbers
     open_ones = [each for each in rounds if each["state"] not in FINAL_ROUND_STATES]
     assert open_ones in ([], rounds[-1:]), rounds
-    assert training["state"] in ("IOSCE" if failed else "IOSC"), training["reason"]
-    assert len(open_ones) == (training["state"] in "OS"), (training["state"], rounds)
-    assert [each["state"] for each in open_ones].count("SWAG") == (training["state"] == "S"), training["state"]
+    assert training["state"] in ("IOSPCXE" if failed else "IOSPCX"), training["reason"]
+    assert len(open_ones) == (training["state"] in "OSP"), (training["state"], rounds)
+    collects = [each["state"] for each in open_ones].count("SWAG")
+    assert training["state"] == "P" or collects == (training["state"] == "S"), training["state"]
     if training["state"] == "C":
         assert len(rounds) == training["target_num_updates"]
     now = datetime.now(UTC)
@@ -135,13 +136,19 @@ def _check_rounds(tables: Tables, training: Row, *, failed: bool) -> None:
 def _check_aggregates(tables: Tables, training: Row, place: Place) -> None:
     """I1 and I2: each round's checkpoint is, byte for byte, what its updates make of the checkpoint before."""
     checkpoints = {each["round"]: each for each in tables.checkpoints if each["model_id"] == training["model_id"]}
+    if not checkpoints:
+        return  # the model was removed, with its files
     strategy = find_strategy(training["aggregation_method"], training["options"].get("aggregation", {}))
     done = [each for each in tables.rounds_of(training) if each["state"] in AGGREGATED_ROUND_STATES]
     _check_chain(tables, training)
     aggregated = [each for each in done if not _is_passed_on(each)]
     for current in aggregated:
         updates = tables.counted_in(current)
-        cohort = {each["user_id"] for each in tables.cohorts if each["round_id"] == current["id"]}
+        cohort = {
+            each["user_id"]
+            for each in tables.cohorts
+            if each["round_id"] == current["id"] and each["doing"] not in ("failed", "declined")
+        }
         answered = {update["participant_id"] for update in updates}
         waits_for_all = not strategy.buffer and "min_updates" not in training["options"]
         assert cohort <= answered or not waits_for_all, "aggregated without all of the cohort"

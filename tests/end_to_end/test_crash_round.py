@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from harness import Observer, Participants, finish, play_round, seeded_dice, trained, wait_until
+from harness import Observer, Participants, finish, play_round, trained, wait_until
 from invariants import read
 
 from folkmoot.tensors import open_tensors
@@ -118,8 +118,7 @@ def test_where_only_some_tensors_travel_a_killed_server_loses_none_of_the_others
     assert not np.array_equal(after["bias"], before["bias"])
 
 
-def test_a_server_killed_again_and_again_at_random_ends_the_training_as_if_nothing_had_been(world, undisturbed):
-    dice = seeded_dice()
+def test_a_server_killed_again_and_again_at_random_ends_the_training_as_if_nothing_had_been(world, undisturbed, dice):
     accounts = world.participants(3)
     world.server.start()
     training_id = world.create_training(accounts, rounds=8)

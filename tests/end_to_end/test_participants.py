@@ -2,33 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import subprocess
-import sys
-from pathlib import Path
-
-from harness import Participants, wait_until
-
-PARTICIPANT = Path(__file__).parent / "participant.py"
-
-
-@contextlib.contextmanager
-def participant(world, account, *, waits):
-    """A participant's process; with `waits` it never ends its training."""
-    process = subprocess.Popen(
-        [sys.executable, str(PARTICIPANT), account.name, "waits" if waits else "works"],
-        env={**os.environ, "FOLKMOOT_URL": world.server.url, "FOLKMOOT_TOKEN": account.token},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.communicate()
+from harness import Participants, participant_process, wait_until
 
 
 def test_a_participant_killed_while_training_and_started_again_completes_the_round(world, undisturbed):
@@ -37,11 +11,11 @@ def test_a_participant_killed_while_training_and_started_again_completes_the_rou
     training_id = world.create_training([ann, *others], rounds=2)
     with Participants(world, others):
         world.start(training_id)
-        with participant(world, ann, waits=True) as first:
+        with participant_process(world, ann, waits=True) as first:
             assert first.stdout.readline() == "training round 0\n"
             first.kill()
         assert world.round_state(training_id, 0) == "OPEN"
-        with participant(world, ann, waits=False) as second:
+        with participant_process(world, ann, waits=False) as second:
             world.wait_for_end(training_id)
             second.terminate()
             assert second.communicate(timeout=30)[0] == "training round 0\ntraining round 1\n"
@@ -72,7 +46,7 @@ def test_in_asynchronous_training_nobody_waits_for_a_slow_participant_whose_work
         updates = world.call(world.actor, "GET", f"/api/trainings/{training_id}/updates/").json()
         return [each for each in updates if each["participant"] == ann.id and each["status"] == "accepted"]
 
-    with participant(world, ann, waits=True) as slow:
+    with participant_process(world, ann, waits=True) as slow:
         world.start(training_id)
         assert slow.stdout.readline() == "training round 0\n"
         with Participants(world, others):

@@ -114,7 +114,10 @@ def test_an_update_that_missed_its_round_is_refused(hub, ann):
     answer = hub.send(late)
 
     assert (answer.status_code, answer.json()["code"]) == (400, "round_closed")
-    assert answer.json()["detail"] == f"Training with ID {training} is not currently in round 0"
+    assert answer.json()["detail"] == (
+        f"Training with ID {training} is not currently in round 0: it went on without your update; "
+        "you still take part, and may be asked in the next"
+    )
     hub.send(hub.update_of(ann, training, 1))
     hub.wait_for_end(training)
 

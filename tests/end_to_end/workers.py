@@ -105,7 +105,7 @@ if __name__ == "__main__":
 
     django.setup()
     commands = {each.__name__: each for each in (record_events, handle_events, handle_again, fill_rounds)}
-    from folkmoot.server.outbox.events import release_leases
+    from folkmoot.server.outbox.leases import release_leases
 
     release_leases()  # those of a server that was killed; none of the others works yet
     sys.stdout.write("ready\n")

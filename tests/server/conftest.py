@@ -1,5 +1,7 @@
 """A hub in this process: the whole of Django's stack, a database of its own, a folder of its own for every test.
 
+The database is SQLite, or PostgreSQL in the second run of `make test`; everything else is as in an embedded hub.
+
 No threads: a test handles the events itself, one by one or until none is due.
 """
 
@@ -11,6 +13,7 @@ import json
 import logging
 import os
 import sys
+import uuid
 from datetime import timedelta
 from pathlib import Path
 
@@ -19,14 +22,18 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+from services import ON_POSTGRES, POSTGRES
+
 
 def _set_up_django():
-    """Load the settings as for an embedded hub, whatever the environment of whoever runs the tests says."""
+    """Load the settings, whatever the environment of whoever runs the tests says."""
     before = dict(os.environ)
     for name in [name for name in os.environ if name.startswith("FOLKMOOT_")]:
         del os.environ[name]
     os.environ |= {
         "DJANGO_SETTINGS_MODULE": "folkmoot.server.settings",
+        "FOLKMOOT_ADMIN": "true",
+        "FOLKMOOT_DATABASE_URL": POSTGRES if ON_POSTGRES else "",
         "FOLKMOOT_DATA_DIR": "/nonexistent",
         "FOLKMOOT_REGISTRATION": "open",
         "FOLKMOOT_SECRET_KEY": "of the tests",
@@ -45,6 +52,8 @@ def _set_up_django():
 _set_up_django()
 sys.path.insert(0, str(Path(__file__).parent))  # --import-mode=importlib does not
 
+import interrupting  # noqa: E402
+from django.db import connection  # noqa: E402
 from django.test import Client  # noqa: E402 - needs the settings
 from django.utils import timezone  # noqa: E402
 from questions import Questions  # noqa: E402
@@ -61,14 +70,28 @@ from folkmoot.server.trainings import lifecycle  # noqa: E402
 from folkmoot.server.trainings.creation import create_training  # noqa: E402
 from folkmoot.server.trainings.models import Training  # noqa: E402
 from folkmoot.server.uploads.services import open_upload  # noqa: E402
+from object_store import CREDENTIALS, object_store  # noqa: E402
 
 
 @pytest.fixture(scope="session")
 def django_db_modify_db_settings(tmp_path_factory):
-    """A file: threads that share a database in memory do not lock each other out as those of a real one do."""
+    """One for this process alone: other runs may go on at the same time."""
     from django.conf import settings
 
-    settings.DATABASES["default"].setdefault("TEST", {})["NAME"] = tmp_path_factory.mktemp("database") / "test.sqlite3"
+    # A file: threads that share a database in memory do not lock each other out as those of a real one do.
+    file = tmp_path_factory.mktemp("database") / "test.sqlite3"
+    name = f"folkmoot_test_{uuid.uuid4().hex[:12]}" if ON_POSTGRES else file
+    settings.DATABASES["default"].setdefault("TEST", {})["NAME"] = name
+
+
+@pytest.fixture(scope="session")
+def django_db_setup(django_db_setup, django_db_blocker):
+    """The database, which can be removed in the end: threads that wait for work have connections to it still."""
+    yield
+    if ON_POSTGRES:
+        with django_db_blocker.unblock(), connection.cursor() as cursor:
+            others = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            cursor.execute(f"SELECT pg_terminate_backend(pid) {others}")
 
 
 @pytest.fixture(autouse=True)
@@ -85,6 +108,41 @@ def storage(settings, tmp_path_factory):
     get_storage().prepare()
     yield get_storage()
     get_storage.cache_clear()
+
+
+@pytest.fixture
+def embedded_hub(settings):
+    """What a hub on a developer's machine allows and a deployment does not, whichever database is below."""
+    settings.EMBEDDED = True
+
+
+@pytest.fixture(scope="session")
+def s3_store():
+    """An S3-compatible store, spoken to over HTTP."""
+    with object_store() as store:
+        yield store
+
+
+@pytest.fixture
+def bucket(s3_store):
+    return s3_store.new_bucket()
+
+
+@pytest.fixture
+def aws_credentials(monkeypatch):
+    for name, value in CREDENTIALS.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.fixture
+def s3_storage(bucket, aws_credentials, tmp_path):
+    """A storage in that bucket, and a local folder of its own."""
+    from folkmoot.server.storage.address import parse_address
+    from folkmoot.server.storage.s3 import S3Storage
+
+    storage = S3Storage(tmp_path / "s3", parse_address(bucket.url()), cache_bytes=2**30, seconds=10)
+    storage.prepare()
+    return storage
 
 
 def file_of(**tensors):
@@ -226,6 +284,10 @@ class Scene:
         body = {"clients": [str(user.pk) for user in users]}
         return self._as(self.actor).send("PUT", f"/api/trainings/{self.id}/clients/", body)
 
+    def command(self, name, body=None):
+        """As the actor: pause, resume and so on."""
+        return self._as(self.actor).send("POST", f"/api/trainings/{self.id}/{name}/", body)
+
     def told(self, user):
         """All that the user was ever told: type and body."""
         answer = self._as(user).get("/api/notifications/?after=0").json()
@@ -259,11 +321,17 @@ def make_scene(make_training, as_):
     def make(*, started=True, **fields):
         training = make_training(**fields)
         if started:
-            lifecycle.start(training)
+            lifecycle.start(training, by=training.actor)
             handle_all()
         return Scene(training, as_)
 
     return make
+
+
+@pytest.fixture
+def scene_of(as_):
+    """A function: the scene of a training that came about in another way."""
+    return lambda training: Scene(training, as_)
 
 
 @pytest.fixture
@@ -306,3 +374,15 @@ def questions(make_scene, make_user, anonymous, as_):
     Model.objects.update(owner=people["owner"])
     callers = {who: as_(user) for who, user in people.items()}
     return Questions(scene, people, callers | {"anonymous": anonymous})
+
+
+@pytest.fixture
+def meanwhile(tmp_path, monkeypatch):
+    """A list: a function in it is called while a round with the strategy Interrupted is aggregated, once."""
+    metadata = tmp_path / "interrupting-1.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: interrupting\nVersion: 1\n")
+    (metadata / "entry_points.txt").write_text("[folkmoot.strategies]\nInterrupted = interrupting:interrupted\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    yield interrupting.meanwhile
+    interrupting.meanwhile.clear()

@@ -16,7 +16,7 @@ from folkmoot.server.accounts.models import User
 from folkmoot.server.accounts.services import create_group
 from folkmoot.server.api.router import router
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.sqlite]
 
 PASSWORD = "correct horse battery staple"
 
@@ -133,7 +133,24 @@ EXTRA_ACTIONS = {
         "SWAG statistic",
     ],
     "upload": ["Commit"],
-    "training": ["Clients", "Latest models", "Models", "Start", "Updates"],
+    "training": [
+        "Clients",
+        "Clone",
+        "Events",
+        "Explain",
+        "Latest models",
+        "Manifest",
+        "Models",
+        "Participants",
+        "Pause",
+        "Progress",
+        "Resume",
+        "Retry",
+        "Rounds",
+        "Start",
+        "Stop",
+        "Updates",
+    ],
 }
 
 

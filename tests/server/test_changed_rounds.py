@@ -2,49 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
-
 import pytest
 
 from folkmoot.server.trainings import lifecycle
 from folkmoot.server.trainings.models import Update
 
 pytestmark = pytest.mark.django_db
-
-PLUGIN = """
-from dataclasses import dataclass
-
-from folkmoot.aggregation import SGD, Strategy
-from folkmoot.aggregation.mean import WeightedMean
-
-meanwhile = []
-
-
-@dataclass(frozen=True)
-class Interrupted(WeightedMean):
-    def weigh(self, cohort):
-        if meanwhile:
-            meanwhile.pop()()
-        return super().weigh(cohort)
-
-
-def interrupted():
-    return Strategy(Interrupted(), SGD())
-"""
-
-
-@pytest.fixture
-def meanwhile(tmp_path, monkeypatch):
-    """A list: a function in it is called while a round with the strategy Interrupted is aggregated, once."""
-    (tmp_path / "interrupting.py").write_text(PLUGIN)
-    metadata = tmp_path / "interrupting-1.dist-info"
-    metadata.mkdir()
-    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: interrupting\nVersion: 1\n")
-    (metadata / "entry_points.txt").write_text("[folkmoot.strategies]\nInterrupted = interrupting:interrupted\n")
-    monkeypatch.syspath_prepend(tmp_path)
-    yield importlib.import_module("interrupting").meanwhile
-    sys.modules.pop("interrupting", None)
 
 
 @pytest.fixture

@@ -362,7 +362,7 @@ def test_a_round_between_that_gets_too_few_updates_is_tried_again_and_then_fails
     chain.scene.let_deadline_pass()
 
     assert chain.scene.state == "E"
-    assert chain.scene.shown["reason"].startswith("Round 1 got 0 updates in time; missing: ")
+    assert chain.scene.shown["reason"].startswith("Round 2 got 0 updates in time; missing: ")
 
 
 def test_a_round_that_everybody_leaves_ends_the_training(chain):
@@ -372,7 +372,7 @@ def test_a_round_that_everybody_leaves_ends_the_training(chain):
     chain.scene.remove(*chain.scene.participants)
     chain.work()
 
-    assert (chain.scene.state, chain.scene.shown["reason"]) == ("E", "No participants are left for round 1.")
+    assert (chain.scene.state, chain.scene.shown["reason"]) == ("E", "No participants are left for round 2.")
 
 
 def test_an_announcement_that_is_handled_twice_says_nothing_twice(chain):

@@ -83,6 +83,17 @@ def test_the_update_is_rejected_and_the_reason_is_told(full_round, work, as_, da
     assert {update_of(scene, place).status for place in (1, 2)} == {"accepted"}
 
 
+@pytest.mark.parametrize("retries", [0, 2])
+def test_nobody_is_awaited_in_place_of_who_has_left(full_round, work, retries):
+    scene = full_round(flip_a_value, participants=2, min_updates=2, round_retries=retries)
+    scene.remove(scene.participants[0])
+
+    work()
+
+    assert scene.round_states == ["CLOSED", "OPEN"]
+    assert scene.weights(1) == [1, 10]
+
+
 def test_several_damaged_updates_are_all_left_out(full_round, storage, work):
     scene = full_round(flip_a_value)
     flip_a_value(storage.path(update_of(scene, 1).sha256))
@@ -168,7 +179,7 @@ def test_a_round_that_was_tried_often_enough_ends_the_training(full_round, work)
 
     assert (scene.state, scene.round_states) == ("E", ["FAILED"])
     one = scene.participants[0]
-    assert scene.shown["reason"] == f"Round 0 has 0 updates left: update {one.pk} is damaged: its file is gone."
+    assert scene.shown["reason"] == f"Round 1 has 0 updates left: update {one.pk} is damaged: its file is gone."
 
 
 def test_without_an_answer_the_deadline_decides(full_round, work):
@@ -178,7 +189,7 @@ def test_without_an_answer_the_deadline_decides(full_round, work):
     scene.let_deadline_pass()
 
     assert scene.state == "E"
-    reason = f"Round 0 got 1 updates in time; missing: {scene.participants[0].username}."
+    reason = f"Round 1 got 1 updates in time; missing: {scene.participants[0].username}."
     assert scene.shown["reason"] == reason
 
 

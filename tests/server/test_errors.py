@@ -18,7 +18,7 @@ from folkmoot.server.accounts.services import create_group
 from folkmoot.server.api.errors import STATUS
 from folkmoot.server.uploads.services import open_upload
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.sqlite]
 
 
 @pytest.fixture
@@ -138,7 +138,7 @@ def test_a_form_over_the_limit_is_too_large(world, route, settings):
 
 
 def test_fields_of_a_multipart_form_over_the_limit_are_too_large(world, settings):
-    settings.DATA_UPLOAD_MAX_MEMORY_SIZE = 100
+    settings.MAX_JSON_BYTES = 100
 
     assert is_an_error(world.post(world.path("models/"), {"name": "x" * 101}), 413)
 
@@ -459,3 +459,11 @@ def test_a_database_that_is_busy_is_unavailable_for_the_moment():
     assert (answer.status_code, answer["Retry-After"]) == (503, "2")
     assert answer.data == {"detail": "The database is busy; try again.", "code": "unavailable"}
     assert "locked" not in str(answer.data)
+
+
+def test_what_takes_more_memory_than_there_is_is_too_large():
+    from folkmoot.server.api.errors import handle
+
+    answer = handle(MemoryError(), {})
+
+    assert (answer.status_code, answer.data["code"]) == (413, "too_large")

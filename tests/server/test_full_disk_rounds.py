@@ -94,7 +94,7 @@ def test_it_is_tried_again_more_often_than_a_failure_is(full_round, work, keep_t
         keep_trying(2 * MAX_ATTEMPTS)
 
     assert (scene.state, scene.round_states) == ("O", ["AGGREGATING"])
-    assert event().attempts == 0
+    assert event().failures == 0
 
 
 def test_with_space_the_round_goes_on_and_the_reason_is_gone(full_round, work, keep_trying):
@@ -143,7 +143,7 @@ def test_after_a_day_the_training_ends_with_the_reason_and_keeps_its_updates(ful
         work()
 
     assert (scene.state, scene.round_states) == ("E", ["FAILED"])
-    sentence = "Round 0 could not be aggregated: no space left to write checkpoint 1"
+    sentence = "Round 1 could not be aggregated: no space left to write checkpoint 1"
     assert scene.shown["reason"] == sentence
     updates = list(scene.training.rounds.get().updates.all())
     assert [update.status for update in updates] == ["waiting", "waiting"]

@@ -26,5 +26,15 @@ def test_a_hub_without_its_storage_is_not_ready_and_says_so(anonymous, storage):
 
     answer = anonymous.get("/readyz")
 
-    assert answer.status_code == 503
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "2")
     assert answer.json() == {"status": "unavailable", "checks": {"database": True, "storage": False}}
+
+
+def test_a_hub_whose_broker_is_away_works_on_and_says_so(anonymous, settings):
+    settings.BROKER_URL = "redis://127.0.0.1:1/0"
+
+    answer = anonymous.get("/readyz")
+
+    assert answer.status_code == 200
+    checks = {"database": True, "storage": True, "broker": False}
+    assert answer.json() == {"status": "degraded", "checks": checks}

@@ -7,6 +7,7 @@ import io
 import json
 import pickle
 import pickletools
+import re
 import threading
 import tracemalloc
 import zlib
@@ -33,7 +34,7 @@ from folkmoot.server.storage.upload import IncomingFile  # noqa: E402
 from folkmoot.server.trainings.calibration import receive_calibration  # noqa: E402
 from folkmoot.uncertainty import ClassStatistics, RegressionStatistics  # noqa: E402
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.sqlite]
 
 INFERENCE = "/api/inference/"
 NO_MODEL = "No 'model_id' provided in request."
@@ -149,6 +150,7 @@ def incoming(data):
         ({"model_input": ""}, NO_INPUT),
         ({"model_input": []}, NO_INPUT),
         ({"return_format": "xml"}, "Unknown return format 'xml'. Supported are binary and json."),
+        ({"return_format": None}, "Unknown return format 'null'. Supported are binary and json."),
         ({"model_input": 5}, "model_input must be nested lists of numbers, or a file in base64"),
         ({"model_id": str(UUID(int=1))}, f"Model {UUID(int=1)} not found."),
         ({"model_id": "mine"}, "Model mine not found."),
@@ -204,6 +206,7 @@ LISTS = "model_input must be nested lists of numbers"
         (in_base64(npy(np.array([[np.nan, 1]]))), "non_finite", "model_input holds NaN or infinity"),
         (in_base64(safetensors.numpy.save({"a": np.zeros(1), "b": np.zeros(1)})), "invalid_file", "the file holds 2"),
         (in_base64(image((99, 99), colour="red")[:-40]), "invalid_file", "an image that is damaged or not complete"),
+        (in_base64(image((99, 99), colour="red")[:-9]), "invalid_file", "an image that is damaged or not complete"),
         (in_base64(image((9, 9), colour="red", kind="JPEG")[:200]), "invalid_file", "damaged or not complete"),
     ],
 )
@@ -229,7 +232,23 @@ def test_an_input_that_is_none_takes_no_more_memory_than_a_few_of_itself(given, 
 def test_numbers_that_json_cannot_hold_are_refused(as_, owner, model):
     for text in ("1e400", "NaN", "-Infinity"):
         body = f'{{"model_id": "{model}", "model_input": [[{text}, 1]]}}'
-        assert as_(owner).post(INFERENCE, body, content_type="application/json").status_code == 400
+        answer = as_(owner).post(INFERENCE, body, content_type="application/json")
+        assert (answer.status_code, answer.json()["detail"]) == (400, "model_input holds NaN or infinity")
+
+
+@pytest.mark.parametrize(
+    ("field", "sentence"),
+    [
+        ("round", "round must be a whole number"),
+        ("model_id", "No 'model_id'|model_id must be the id|not found"),
+    ],
+)
+@pytest.mark.parametrize("value", [None, [], {}, True, float("nan"), -1.5])
+def test_other_fields_that_are_none_are_named(ask, model, field, sentence, value):
+    answer = ask(**{"model_id": model, "model_input": [[1, 2]], field: value})
+
+    assert answer.status_code == 400
+    assert re.search(sentence, answer.json()["detail"])
 
 
 def test_lists_in_lists_without_end_are_refused(as_, owner, model):
@@ -252,6 +271,14 @@ def test_more_is_taken_here_than_of_other_json(ask, make, settings):
     assert len(json.dumps(rows)) > settings.MAX_JSON_BYTES
 
     assert ask(model_id=model, model_input=rows).status_code == 200
+
+
+def test_a_form_takes_as_much_text_as_a_body_in_json(ask_by_form, make, settings):
+    model = str(make(saved(linear([0.0] * 1000))).pk)
+    text = in_base64(npy(np.ones((200, 1000))))
+    assert len(text) > 2 * settings.MAX_JSON_BYTES
+
+    assert ask_by_form(model_id=model, model_input=text, return_format="json").status_code == 200
 
 
 def test_an_image_that_would_unfold_to_gigabytes_is_refused_by_its_header(ask, model):
@@ -487,7 +514,7 @@ def test_a_round_may_be_named(ask, two_rounds):
         assert ask(model_id=model, model_input=[[0.0, 1.0]], **more).json()["inference"] == [decided]
     answer = ask(model_id=model, model_input=[[0.0, 1.0]], round=7)
     assert (answer.status_code, answer.json()["detail"]) == (400, f"Model {model} has no checkpoint 7.")
-    assert ask(model_id=model, model_input=[[0.0, 1.0]], round="best").json()["code"] == "not_available_yet"
+    assert ask(model_id=model, model_input=[[0.0, 1.0]], round="best").json()["code"] == "not_found"
 
 
 def test_an_ensemble_may_be_of_the_last_checkpoints(ask, two_rounds):
@@ -567,7 +594,7 @@ def test_bare_weights_are_put_into_the_architecture_that_came_with_them(ask, as_
 
     assert ask(model_id=upload["model_id"], model_input=[[0.0] * 64] * 3).status_code == 200
     refused = ask(model_id=without.json()["model_id"], model_input=[[0.0] * 64])
-    assert (refused.status_code, "`architecture` has to say" in refused.json()["detail"]) == (400, True)
+    assert (refused.status_code, "their architecture has to be named" in refused.json()["detail"]) == (400, True)
     assert "architecture 'x' is not known here; known are: " in unknown.json()["detail"]
     assert "digits-mlp" in unknown.json()["detail"]
 

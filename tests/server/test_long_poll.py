@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
+import sys
 import time
+from functools import partial
 from uuid import uuid4
 
 import pytest
@@ -24,7 +27,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 class Poll:
     """One request, which the asker may break off; `answer` is a status and a body once there is one."""
 
-    def __init__(self, app, query, token):
+    def __init__(self, app, query, token, **headers):
         self.answer = None
         self._gone = asyncio.Event()
         self._sent = []
@@ -37,7 +40,11 @@ class Poll:
             "raw_path": b"/api/notifications/",
             "root_path": "",
             "query_string": query.encode(),
-            "headers": [(b"host", b"localhost"), (b"authorization", f"Token {token}".encode())],
+            "headers": [
+                (b"host", b"localhost"),
+                (b"authorization", f"Token {token}".encode()),
+                *((name.encode(), value.encode()) for name, value in headers.items()),
+            ],
             "client": ("127.0.0.1", 1),
             "server": ("127.0.0.1", 2),
         }
@@ -58,8 +65,11 @@ class Poll:
         await asyncio.wait_for(self._task, timeout=30)
         if self._sent:
             start, body = self._sent
-            return start["status"], json.loads(body["body"])
+            return start["status"], json.loads(body["body"] or b"null")
         return None
+
+    def header(self, name):
+        return dict(self._sent[0]["headers"])[name.lower().encode()].decode()
 
 
 @pytest.fixture
@@ -76,8 +86,7 @@ def poll(make_user):
                 await waiting(user)
                 await meanwhile(user, question)
             answer = await question.finish()
-            await asyncio.get_running_loop().run_in_executor(app._threads, connections.close_all)
-            app._threads.shutdown()
+            await close(app)
             return answer
 
         return asyncio.run(run())
@@ -85,10 +94,17 @@ def poll(make_user):
     return ask
 
 
+async def close(app):
+    for threads in (app._threads, app._lookout._thread):
+        await asyncio.get_running_loop().run_in_executor(threads, connections.close_all)
+        threads.shutdown()
+
+
 async def waiting(user):
     """Return once the user's question is held."""
-    while user.pk not in wakeups._waiting:
-        await asyncio.sleep(0.001)
+    async with asyncio.timeout(30):
+        while user.pk not in wakeups._waiting:
+            await asyncio.sleep(0.001)
 
 
 async def tell(user, question=None):
@@ -163,3 +179,148 @@ def test_a_wake_up_between_looking_and_waiting_is_not_missed():
         await asyncio.wait_for(hub.wait(user, since=clock, timeout=60), timeout=30)
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize("query", ["", "after=0", "after=1", "after=2", "after=7", "after=0&wait=0"])
+def test_the_answer_is_the_same_whichever_way_it_is_found(make_user, query):
+    user = make_user()
+    token = issue_token(user)[1]
+    for _ in range(2):
+        deliver(Message(NotificationType.UPDATE_ROUND_START, uuid4(), {"round": 0}), [user.pk])
+
+    async def ask(**headers):
+        app = LongPoll()
+        poll = Poll(app, query, token, **headers)
+        answer = await poll.finish()
+        await close(app)
+        sent = {name: value for name, value in poll._sent[0]["headers"] if name != b"x-request-id"}
+        return answer, sent
+
+    # A cookie is for Django to look at.
+    assert asyncio.run(ask()) == asyncio.run(ask(cookie="theme=dark"))
+
+
+WAYS = pytest.mark.parametrize("way", [{}, {"cookie": "theme=dark"}], ids=["among many", "by Django"])
+
+
+@pytest.fixture
+def ask_again(make_user):
+    """A function that asks, runs what is to happen then, and asks again with the ETag; gives the second question."""
+    user = make_user()
+    token = issue_token(user)[1]
+
+    def ask(query, way, then=None):
+        async def run():
+            app = LongPoll()
+            first = Poll(app, "", token, **way)
+            assert (await first.finish())[0] == 200
+            again = Poll(app, query, token, **way, **{"if-none-match": f'"other", W/{first.header("ETag")}'})
+            if then is not None:
+                await waiting(user)
+                await then(user)
+            answer = await again.finish()
+            await close(app)
+            return answer, again
+
+        return asyncio.run(run())
+
+    return ask
+
+
+@WAYS
+def test_who_has_the_answer_already_is_told_just_that(ask_again, way):
+    answer, again = ask_again("", way)
+
+    assert answer == (304, None)
+    assert again.header("Content-Length") == str(len('{"notifications":[],"last_id":0}'))
+
+
+@WAYS
+def test_who_has_the_answer_already_and_waits_is_told_once_there_is_another(ask_again, way):
+    (status, body), _ = ask_again("wait=60", way, then=tell)
+
+    assert (status, body["last_id"]) == (200, 1)
+
+
+@WAYS
+def test_who_has_waited_in_vain_with_an_etag_is_told_that_nothing_has_changed(ask_again, way):
+    assert ask_again("wait=1", way)[0] == (304, None)
+
+
+def test_for_whom_there_is_no_place_is_told_when_to_come_again(make_user):
+    users = [make_user() for _ in range(3)]
+
+    async def run():
+        app = LongPoll(polls=2)
+        ann, ben, cem = (partial(Poll, app, "wait=60", issued) for issued in tokens)
+        held = [ann(), ben()]
+        await waiting(users[0])
+        await waiting(users[1])
+        refused = cem()
+        assert (await refused.finish())[1]["code"] == "too_many_polls"
+        assert refused.header("Retry-After") == "10"
+        held[0].hang_up()
+        await held[0].finish()
+        held.append(cem())
+        await waiting(users[2])
+        for poll in held[1:]:
+            poll.hang_up()
+            await poll.finish()
+        await close(app)
+        return dict(refused._sent[0]["headers"]), refused._sent[0]["status"]
+
+    tokens = [issue_token(user)[1] for user in users]
+    headers, status = asyncio.run(run())
+
+    assert status == 429
+    assert headers[b"content-type"] == b"application/json"
+
+
+def test_one_sender_does_not_take_the_places_of_all(make_user):
+    ann, ben = make_user(), make_user()
+    tokens = [issue_token(user)[1] for user in (ann, ben)]
+
+    async def run():
+        app = LongPoll(polls=20)
+        polls = [Poll(app, "wait=60", tokens[0]) for _ in range(3)]
+        refused = await polls[2].finish()
+        other = await Poll(app, "", tokens[1]).finish()
+        for poll in polls[:2]:
+            poll.hang_up()
+            await poll.finish()
+        await close(app)
+        return refused[0], other[0]
+
+    assert asyncio.run(run()) == (429, 200)
+
+
+def test_where_few_files_may_be_open_fewer_polls_are_held():
+    asked = "from folkmoot.server.api.places import as_files_allow; print(as_files_allow(10), as_files_allow(10_000))"
+    command = f'ulimit -n 400; exec {sys.executable} -c "{asked}"'
+    result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
+
+    assert result.stdout == "10 300\n"
+
+
+def test_of_many_who_ask_at_once_each_gets_its_own(make_user):
+    users = [make_user() for _ in range(30)]
+    tokens = [issue_token(user)[1] for user in users]
+    for number, user in enumerate(users):
+        for _ in range(number % 3):
+            deliver(Message(NotificationType.UPDATE_ROUND_START, uuid4(), {"of": user.username}), [user.pk])
+
+    async def ask_all():
+        app = LongPoll()
+        polls = [Poll(app, f"after={number % 2}", token) for number, token in enumerate([*tokens, "0" * 40])]
+        answers = [await poll.finish() for poll in polls]
+        await close(app)
+        return answers
+
+    *answers, stranger = asyncio.run(ask_all())
+
+    assert stranger[0] == 401
+    for number, (user, (status, body)) in enumerate(zip(users, answers, strict=True)):
+        after, count = number % 2, number % 3
+        expected = count if after > count else count - after  # one that was never given out counts as none
+        assert (status, body["last_id"], len(body["notifications"])) == (200, count, expected)
+        assert {each["body"]["of"] for each in body["notifications"]} <= {user.username}

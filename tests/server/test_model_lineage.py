@@ -64,6 +64,7 @@ def test_the_first_checkpoint_is_the_upload(make_model, ask):
         "num_bytes": stored.num_bytes,
         "sha256": stored.sha256,
         "beneath": [],
+        "removed_at": None,
         "origin": "upload",
         "aggregation": None,
     }

@@ -10,15 +10,17 @@ import pytest
 from django.db import connections, transaction
 from django.utils import timezone
 
+from folkmoot.server import clock
+from folkmoot.server.outbox import worker
 from folkmoot.server.outbox.alarm import Alarm, alarms
 from folkmoot.server.outbox.events import (
     MAX_ATTEMPTS,
     handle_next_event,
     handles,
     record,
-    release_leases,
     seconds_until_due,
 )
+from folkmoot.server.outbox.leases import claim, next_in_turn, release_leases
 from folkmoot.server.outbox.models import Event, Lane
 
 pytestmark = pytest.mark.django_db
@@ -63,6 +65,18 @@ def test_an_event_is_handled_once(recorder):
 
     assert [handle_next_event(Lane.TRAININGS) for _ in range(2)] == [True, False]
     assert recorder.handled == ["one"]
+
+
+def test_an_event_is_found_by_one_query_however_many_subjects_are_busy(recorder, django_assert_num_queries):
+    for _ in range(3):
+        subject = uuid4()
+        note("busy", subject=subject)
+        claim(Lane.TRAININGS)
+        note("behind", subject=subject)
+    free, now = note("free"), clock.now()
+
+    with django_assert_num_queries(1):
+        assert next_in_turn(Lane.TRAININGS, now) == free
 
 
 def test_an_event_stays_as_history(recorder):
@@ -208,7 +222,7 @@ def test_a_training_whose_event_always_fails_ends_with_the_reason(make_scene, st
         bring_forward()
 
     assert scene.state == "E"
-    assert scene.shown["reason"].startswith("Round 0 could not be aggregated: ")
+    assert scene.shown["reason"].startswith("Round 1 could not be aggregated: ")
 
 
 def test_seconds_until_due_is_none_without_events():
@@ -281,7 +295,7 @@ def test_a_ring_ends_the_wait():
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_commit_rings_the_alarm_and_a_rollback_does_not():
+def test_a_commit_rings_the_alarm_and_a_rollback_does_not(recorder):
     alarm = alarms[Lane.TRAININGS]
     before = alarm.rings
     with transaction.atomic():
@@ -291,3 +305,55 @@ def test_a_commit_rings_the_alarm_and_a_rollback_does_not():
 
     note("one")
     assert alarm.rings == before + 1
+
+
+# Sweeps
+
+
+@pytest.fixture
+def sweeps(monkeypatch, settings):
+    """A function that has those functions called, and no others, the way that the hub's are."""
+    monkeypatch.setattr(worker, "_sweeps", [])
+    settings.SWEEP_SECONDS = settings.ORPHAN_GRACE_SECONDS = 0.01
+    sweepers = []
+
+    def start(*, often=(), rarely=(), on_each_machine=(), of_machine=False):
+        for function in often:
+            worker.sweep(every="SWEEP_SECONDS")(function)
+        for function in rarely:
+            worker.sweep(every="ORPHAN_GRACE_SECONDS")(function)
+        for function in on_each_machine:
+            worker.sweep(every="ORPHAN_GRACE_SECONDS", on_each_machine=True)(function)
+        sweepers.append(worker.Sweeper(of_machine=of_machine))
+        sweepers[-1].start()
+
+    yield start
+    for sweeper in sweepers:
+        sweeper.stop(grace=30)
+
+
+def test_deadlines_are_kept_while_all_files_are_read(sweeps):
+    reading, read, called = threading.Event(), threading.Event(), threading.Event()
+
+    def read_all_files():
+        reading.set()
+        read.wait(30)
+
+    def keep_deadlines():
+        if reading.is_set():
+            called.set()
+
+    sweeps(often=[keep_deadlines], rarely=[read_all_files])
+
+    was_called = called.wait(5)
+    read.set()
+    assert was_called
+
+
+def test_where_another_process_sweeps_for_the_hub_a_machine_minds_its_own_files(sweeps):
+    minded, others = threading.Event(), threading.Event()
+
+    sweeps(often=[others.set], rarely=[others.set], on_each_machine=[minded.set], of_machine=True)
+
+    assert minded.wait(30)
+    assert not others.is_set()

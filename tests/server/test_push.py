@@ -15,7 +15,7 @@ from folkmoot.server.notifications.push import PUSH_FAILED
 from folkmoot.server.outbox.events import MAX_ATTEMPTS, handle_next_event
 from folkmoot.server.outbox.models import Event, Lane
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("embedded_hub")]
 
 
 class Listener(ThreadingHTTPServer):

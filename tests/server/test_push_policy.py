@@ -7,6 +7,8 @@ import pytest
 from folkmoot.errors import NotAllowed, Unavailable
 from folkmoot.server.notifications.push_policy import address_to_reach
 
+pytestmark = pytest.mark.usefixtures("embedded_hub")
+
 REACHABLE = {
     "http://127.0.0.1:8101/": "127.0.0.1",
     "http://127.1/": "127.0.0.1",

@@ -363,7 +363,7 @@ def test_an_aggregate_that_is_not_finite_ends_the_training_with_a_reason(make_sc
     work()
 
     assert scene.state == "E"
-    assert scene.shown["reason"].startswith("Round 0 could not be aggregated: ")
+    assert scene.shown["reason"].startswith("Round 1 could not be aggregated: ")
     assert "w" in scene.shown["reason"]
     assert scene.weights() == [0, 0]
 
@@ -560,7 +560,7 @@ def test_a_training_that_everybody_leaves_in_an_open_round_ends_with_its_reason(
     scene.remove(*scene.participants)
     work()
 
-    assert (scene.state, scene.shown["reason"]) == ("E", "No participants are left for round 0.")
+    assert (scene.state, scene.shown["reason"]) == ("E", "No participants are left for round 1.")
     assert scene.round_states == ["FAILED"]
 
 
@@ -575,7 +575,7 @@ def test_a_training_that_everybody_leaves_later_keeps_the_model_made_so_far(make
     scene.remove(*scene.participants)
     work()
 
-    assert (scene.state, scene.shown["reason"]) == ("E", "No participants are left for round 1.")
+    assert (scene.state, scene.shown["reason"]) == ("E", "No participants are left for round 2.")
     assert scene.weights() == [1, 2]
 
 
@@ -664,7 +664,7 @@ def test_after_the_last_deadline_a_training_fails_and_names_who_is_missing(make_
 
     names = ", ".join(sorted(user.username for user in missing))
     assert scene.state == "E"
-    assert scene.shown["reason"] == f"Round 0 got 1 updates in time; missing: {names}."
+    assert scene.shown["reason"] == f"Round 1 got 1 updates in time; missing: {names}."
     assert scene.round_states == ["FAILED"]
     assert scene.asked_of(missing[0]) == []
 

@@ -74,6 +74,11 @@ def test_each_operation_has_a_name_of_its_own(operations):
         ("POST /api/uploads/{id}/commit/", {"200", "201"}),
         ("POST /api/trainings/", {"201"}),
         ("POST /api/trainings/{id}/start/", {"202"}),
+        ("POST /api/trainings/{id}/pause/", {"202"}),
+        ("POST /api/trainings/{id}/resume/", {"202"}),
+        ("POST /api/trainings/{id}/stop/", {"202"}),
+        ("POST /api/trainings/{id}/retry/", {"202"}),
+        ("POST /api/trainings/{id}/clone/", {"201"}),
         ("PUT /api/trainings/{id}/clients/", {"202"}),
         ("POST /api/trainings/{id}/clients/", {"202"}),
         ("DELETE /api/trainings/{id}/clients/", {"200"}),
@@ -212,8 +217,11 @@ PATHS = {
     "upload": "upload-detail",
     "upload_commit": "upload-commit",
     "training": "training-detail",
-    "training_start": "training-start",
+    "training_command": "training-start",
+    "training_events": "training-events",
     "training_clients": "training-clients",
+    "training_explain": "training-explain",
+    "training_progress": "training-progress",
 }
 
 
@@ -222,7 +230,9 @@ def test_every_path_of_the_protocol_is_a_route_of_the_server(anonymous):
 
     assert {name for name in known if name != "HEALTH"} == set(PATHS)
     for name, route in PATHS.items():
-        if inspect.isfunction(known[name]):
+        if name == "training_command":
+            assert known[name]("7", "start") == reverse(route, args=["7"])
+        elif inspect.isfunction(known[name]):
             assert known[name](ID) == reverse(route, kwargs={"pk": ID})
         else:
             assert known[name] == reverse(route)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import stat
@@ -148,6 +149,26 @@ def test_a_database_address_that_is_none_is_named_without_its_password(url):
 
     assert said.startswith("FOLKMOOT_DATABASE_URL is no database URL")
     assert "secret-word" not in said
+
+
+def test_options_in_the_database_address_stand_beside_ours_and_go_before_them():
+    program = "from folkmoot.server import settings\nprint(settings.DATABASES['default']['OPTIONS'])"
+    url = "postgres://host/name?connect_timeout=3&sslmode=require&options=-c%20search_path%3Dhub"
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("FOLKMOOT_")}
+    run = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**clean, "FOLKMOOT_DATABASE_URL": url, "FOLKMOOT_SECRET_KEY": "x" * 50},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    options = ast.literal_eval(run.stdout)
+
+    assert (int(options["connect_timeout"]), options["sslmode"]) == (3, "require")
+    assert options["tcp_user_timeout"] == 10_000
+    assert "-c statement_timeout=10s" in options["options"]
+    assert options["options"].endswith(" -c search_path=hub")
 
 
 def test_passwords_are_kept_by_argon2():

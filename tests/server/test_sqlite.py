@@ -8,8 +8,9 @@ import pytest
 from django.db import connection, transaction
 
 from folkmoot.server.accounts.models import User
+from folkmoot.server.forgettable import forgettable
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.sqlite, pytest.mark.django_db(transaction=True)]
 
 
 def write_elsewhere(name: str) -> threading.Thread:
@@ -52,3 +53,29 @@ def test_a_transaction_that_ends_badly_keeps_nobody_waiting(end):
     write_elsewhere("second").join(timeout=4)
 
     assert list(User.objects.values_list("username", flat=True)) == ["second"]
+
+
+def synchronous() -> str:
+    """How far a commit waits for the disk, in SQLite's own words."""
+    with connection.cursor() as cursor:
+        cursor.execute("PRAGMA synchronous")
+        return ("OFF", "NORMAL", "FULL")[cursor.fetchone()[0]]
+
+
+def test_only_what_may_be_forgotten_is_not_waited_for():
+    assert synchronous() == "FULL"
+    with forgettable():
+        assert synchronous() == "NORMAL"
+    assert synchronous() == "FULL"
+
+
+def test_after_an_error_commits_wait_for_the_disk_again():
+    with pytest.raises(ZeroDivisionError), forgettable():
+        raise ZeroDivisionError
+    assert synchronous() == "FULL"
+
+
+def test_within_a_transaction_nothing_may_be_forgotten():
+    with transaction.atomic(), forgettable():
+        User.objects.create(username="first")
+        assert synchronous() == "FULL"

@@ -7,14 +7,14 @@ import io
 import os
 import subprocess
 import sys
-import threading
 import time
 
 import numpy as np
 import pytest
 
 from folkmoot.server.registry.models import Checkpoint
-from folkmoot.server.storage.folder import FolderStorage, old_ones
+from folkmoot.server.storage.age import old_ones
+from folkmoot.server.storage.folder import FolderStorage
 from folkmoot.server.trainings import sweeps
 from folkmoot.server.trainings.models import Update
 
@@ -47,35 +47,16 @@ def test_a_blob_is_found_under_its_digest(storage, come_in):
     assert not path.exists()
 
 
-def test_the_same_bytes_are_kept_once(storage, come_in):
-    for _ in range(2):
-        path, digest = come_in()
-        storage.adopt(path, digest)
-        assert not path.exists()
-
-    assert [blob.name for blob in storage.root.glob("??/*")] == [digest]
-
-
-def test_a_blob_is_removed_if_it_is_damaged(storage, come_in):
+def test_a_blob_that_is_distrusted_is_removed_if_it_is_damaged(storage, come_in):
     whole, damaged = come_in(b"whole"), come_in(b"damaged")
     for path, digest in (whole, damaged):
         storage.adopt(path, digest)
     storage.path(damaged[1]).write_bytes(b"other")
 
     for digest in (whole[1], damaged[1], "0" * 64):
-        storage.remove_if_damaged(digest)
+        storage.distrust(digest)
 
     assert [blob.name for blob in storage.root.glob("??/*")] == [whole[1]]
-
-
-def test_bytes_that_are_adopted_again_are_young_again(storage, come_in):
-    storage.adopt(*come_in())
-    path, digest = come_in()
-    age(storage.path(digest), HOUR)
-
-    storage.adopt(path, digest)
-
-    assert storage.older_than(60) == set()
 
 
 def test_an_old_file_that_is_adopted_is_young(storage, come_in):
@@ -84,40 +65,7 @@ def test_an_old_file_that_is_adopted_is_young(storage, come_in):
 
     storage.adopt(path, digest)
 
-    assert storage.older_than(60) == set()
-
-
-def test_many_who_bring_the_same_bytes_at_once_bring_one_blob(storage, come_in):
-    arrivals = [come_in() for _ in range(8)]
-    together = threading.Barrier(len(arrivals))
-    failed = []
-
-    def adopt(path, digest):
-        together.wait()
-        try:
-            storage.adopt(path, digest)
-        except Exception as error:
-            failed.append(error)
-
-    threads = [threading.Thread(target=adopt, args=each) for each in arrivals]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-
-    assert failed == []
-    assert storage.path(arrivals[0][1]).read_bytes() == b"bytes"
-    assert list((storage.root / "incoming").iterdir()) == []
-
-
-def test_a_server_that_starts_clears_away_what_came_half_way(storage, come_in):
-    path, _ = come_in()
-    kept, digest = come_in(b"kept")
-    storage.adopt(kept, digest)
-
-    storage.prepare()
-
-    assert not path.exists()
+    storage.remove_orphans(older_than=60, needed=set)
     assert storage.path(digest).exists()
 
 
@@ -197,19 +145,6 @@ def test_updates_of_a_deleted_training_are_removed_in_time(make_scene, storage, 
     sweeps.remove_orphaned_blobs()
 
     assert not storage.path(digest).exists()
-
-
-def test_a_blob_that_was_adopted_again_meanwhile_is_not_removed(storage, come_in):
-    storage.adopt(*come_in())
-    path, digest = come_in()
-    age(storage.path(digest), HOUR)
-    found = storage.older_than(60)
-    storage.adopt(path, digest)
-
-    storage.remove_if_old(found, 60)
-
-    assert found == {digest}
-    assert storage.path(digest).exists()
 
 
 # A full disk

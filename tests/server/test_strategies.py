@@ -119,6 +119,12 @@ def test_a_minimum_below_what_the_strategy_needs_is_refused(create):
     assert answer.json()["detail"] == "options.min_updates is 4, and Krum needs at least 5"
 
 
+def test_a_minimum_that_the_buffer_never_holds_is_refused(create):
+    answer = create("FedBuff", min_updates=4, aggregation={"buffer_size": 3})
+
+    assert (answer.status_code, answer.json()["detail"]) == (400, "options.min_updates is 4, and the buffer holds 3")
+
+
 def test_a_training_with_fewer_participants_than_the_strategy_needs_does_not_start(make_scene, as_):
     scene = make_scene(started=False, aggregation_method="Krum", options={"aggregation": {"num_byzantine": 1}})
 
@@ -150,7 +156,7 @@ def test_at_the_deadline_a_round_does_not_close_with_fewer_than_the_strategy_nee
     scene.let_deadline_pass()
 
     assert scene.state == "E"
-    assert scene.shown["reason"].startswith("Round 0 got 2 updates in time; missing: ")
+    assert scene.shown["reason"].startswith("Round 1 got 2 updates in time; missing: ")
 
 
 def test_a_minimum_from_before_the_strategy_needed_more_counts_for_nothing(krum_scene):
@@ -182,7 +188,7 @@ def test_a_round_that_cannot_get_enough_updates_any_more_ends_the_training_at_on
     work()
 
     assert (scene.state, scene.round_states) == ("E", ["FAILED"])
-    assert scene.shown["reason"] == "Krum needs 3 updates, and round 0 has 1."
+    assert scene.shown["reason"] == "Krum needs 3 updates, and round 1 has 1."
 
 
 def test_a_round_does_not_open_for_fewer_than_the_strategy_needs(krum_scene, work):
@@ -194,7 +200,7 @@ def test_a_round_does_not_open_for_fewer_than_the_strategy_needs(krum_scene, wor
     work()
 
     assert (scene.state, scene.round_states) == ("E", ["CLOSED"])
-    assert scene.shown["reason"] == "Krum needs 3 updates, and round 1 has 2 participants."
+    assert scene.shown["reason"] == "Krum needs 3 updates, and round 2 has 2 participants."
 
 
 def test_a_training_whose_strategy_is_no_longer_installed_ends_with_the_reason(make_scene, bring_forward, work):
@@ -208,7 +214,7 @@ def test_a_training_whose_strategy_is_no_longer_installed_ends_with_the_reason(m
         work()
 
     assert scene.state == "E"
-    assert scene.shown["reason"].startswith("Round 0 could not be aggregated: there is no strategy 'Gone'; there are ")
+    assert scene.shown["reason"].startswith("Round 1 could not be aggregated: there is no strategy 'Gone'; there are ")
 
 
 def test_a_deadline_does_not_hang_on_a_strategy_that_is_no_longer_installed(make_scene):
@@ -231,11 +237,19 @@ def test_local_steps_normalise_updates(train):
     assert scene.weights() == [6.25, 0]
 
 
-def test_an_update_without_the_metric_that_is_needed_ends_the_training_with_its_name(train):
-    scene = train([[4, 0], [4, 0]], aggregation_method="FedNova")
+def test_an_update_without_the_metric_that_is_needed_is_refused_by_name_and_may_come_with_it(make_scene):
+    scene = make_scene(options={"tests": "never"})
+    Training.objects.update(aggregation_method="FedNova")
+    ada = scene.participants[0]
 
-    assert scene.state == "E"
-    assert "the metric 'local_steps' is needed and missing from update " in scene.shown["reason"]
+    for metrics in ({}, {"loss": 1}, {"local_steps": "many"}, {"local_steps": "nan"}):
+        named = {"metric_names": list(metrics), "metric_values": list(metrics.values())}
+        refusal = scene.send_update(ada, **named)
+        assert (refusal.status_code, refusal.json()["code"]) == (400, "invalid_value")
+        assert refusal.json()["detail"] == "FedNova needs the metric 'local_steps' of every update, a finite number"
+    accepted = scene.send_update(ada, metric_names=["local_steps"], metric_values=[3])
+
+    assert accepted.status_code == 201
 
 
 def test_who_does_badly_counts_more_in_q_fedavg(train):
@@ -302,8 +316,8 @@ def test_a_round_that_is_aggregated_again_goes_on_from_the_same_state(train, mak
         for participant, w in zip(twice.participants, values, strict=True):
             twice.send_update(participant, round=number, w=w)
         # Another worker, whose lease had run out, has begun with the same round.
-        stale = rounds._full_round(twice.id, number)
-        inputs = rounds._inputs(stale)
+        stale = rounds.full_round(twice.id, number)
+        inputs = rounds.inputs_of(stale)
         work()
         rounds._aggregate(stale, inputs)
 

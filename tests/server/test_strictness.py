@@ -12,7 +12,9 @@ def ada(make_user, as_):
     return as_(make_user("ada"))
 
 
-@pytest.mark.parametrize("path", ["users", "models", "trainings", "tokens", "users/groups", "users/trainings"])
+@pytest.mark.parametrize(
+    "path", ["users", "models", "trainings", "tokens", "users/groups", "users/trainings", "notifications"]
+)
 def test_a_list_refuses_a_parameter_that_it_does_not_know(ada, path):
     answer = ada.get(f"/api/{path}/?nmae=x")
 

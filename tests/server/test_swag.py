@@ -14,6 +14,7 @@ from folkmoot.server.outbox.models import Event
 from folkmoot.server.registry.models import Model, Moments
 from folkmoot.server.trainings import handlers, swag, sweeps
 from folkmoot.server.trainings.models import SwagStatistic
+from folkmoot.server.trainings.verification import Outcome, verify
 
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.django_db
@@ -163,6 +164,22 @@ def test_in_daisy_chaining_only_what_was_aggregated_has_moments(make_scene, work
         states.append(scene.state)
 
     assert states == ["O", "S"]
+
+
+def test_who_has_no_moments_does_not_end_the_wait_for_as_many_as_are_wanted(make_scene, send, moments, work):
+    options = {"tests": "never", "selection": {"count": 1, "extra": 1}}
+    scene = make_scene(uncertainty_method="SWAG", options=options)
+    one, other = scene.participants
+    scene.send_update(one)
+    work()
+
+    send(scene, one, sample_size=0, first=None, second=None)
+    assert scene.state == "S"
+    send(scene, other, first=(2.0, 2.0))
+    work()
+
+    assert scene.state == "C"
+    assert moments(scene, "first_moment").tolist() == [2, 2]
 
 
 # How the model is shown
@@ -618,7 +635,35 @@ def test_with_no_whole_moments_left_the_training_ends_with_a_reason(sent, work, 
     work()
 
     assert scene.state == "E"
-    assert scene.shown["reason"].startswith("The moments of round 0 could not be merged: update ")
+    assert scene.shown["reason"].startswith("The moments of round 1 could not be merged: update ")
+
+
+def test_the_manifest_says_what_the_moments_were_merged_of_and_they_come_out_the_same_again(sent, work, as_):
+    scene, _ = sent
+    work()
+
+    made = as_(scene.actor).get(f"/api/trainings/{scene.id}/manifest/").json()
+
+    recipe = made["rounds"][0]["moments"]
+    by_id = sorted(of_participants(scene), key=lambda each: str(each.participant_id))
+    assert [each["sha256"] for each in recipe["inputs"]] == [each.sha256 for each in by_id]
+    assert recipe["output"]["sha256"] == Moments.objects.get().sha256
+    assert [each.outcome for each in verify(made)] == [Outcome.OK]
+    recipe["inputs"][0]["num_examples"] = 7
+    (verdict,) = verify(made)
+    assert verdict.outcome == Outcome.DIFFERS
+    assert verdict.detail.startswith("the file of moments comes out as ")
+
+
+def test_damaged_moments_are_not_in_the_manifest(sent, work, as_):
+    scene, paths = sent
+    paths[0].unlink()
+    work()
+
+    made = as_(scene.actor).get(f"/api/trainings/{scene.id}/manifest/").json()
+
+    other = scene.participants[1]
+    assert [each["participant"] for each in made["rounds"][0]["moments"]["inputs"]] == [str(other.pk)]
 
 
 def test_the_files_of_moments_stay_as_long_as_their_rows(scene, send, work, storage, settings):

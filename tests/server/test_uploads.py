@@ -531,17 +531,17 @@ def test_files_without_an_upload_are_removed_once_they_are_old(ada, file, settin
     for path in (old, kept):
         os.utime(path, (0, 0))
 
-    sweeps.remove_halves_of_uploads()
+    sweeps.remove_files_without_upload()
 
     assert sorted(storage.partials()) == sorted([kept, young])
 
 
-def test_an_upload_that_has_lost_its_file_is_removed(ada, file):
+def test_an_upload_that_has_lost_its_file_is_removed(ada, file, embedded_hub):
     lost, kept, done = ada.sent(file), ada.sent(file), ada.sent(file)
     ada.commit(done, digest(file))
     Upload.objects.get(pk=lost).path.unlink()
 
-    sweeps.remove_halves_of_uploads()
+    sweeps.remove_uploads_without_file()
 
     assert {str(upload.pk) for upload in Upload.objects.all()} == {kept, done}
 

@@ -12,6 +12,7 @@ import pytest
 import safetensors.numpy
 from django.test.client import BOUNDARY, MULTIPART_CONTENT, encode_multipart
 
+from folkmoot.protocol.reasons import ReasonCode
 from folkmoot.protocol.states import RoundState, TrainingState
 from folkmoot.server.accounts.models import User
 from folkmoot.server.registry.calibration import note_calibration
@@ -21,6 +22,7 @@ from folkmoot.server.registry.preprocessing import set_preprocessing
 from folkmoot.server.registry.services import add_checkpoint
 from folkmoot.server.storage import get_storage
 from folkmoot.server.storage.upload import IncomingFile
+from folkmoot.server.trainings import lifecycle
 from folkmoot.server.trainings.models import Round, Training
 from folkmoot.server.uploads import services as uploads
 from folkmoot.uncertainty import RegressionStatistics, to_json
@@ -131,6 +133,7 @@ REQUESTS = {
         model_id=str(scene.model_id), target_num_updates=1, aggregation_method="FedAvg"
     ),
     "PUT /api/trainings/<id>/clients/": _clients,
+    "POST /api/trainings/<id>/progress/": lambda scene, _: as_json(round=0, state="training", percent=40),
     "POST /api/trainings/<id>/clients/": _clients,
     "DELETE /api/trainings/<id>/clients/": _clients,
 }
@@ -166,6 +169,8 @@ PREPARATIONS = {
     "POST /api/models/<id>/swag/": _await_moments,
     "POST /api/uploads/<id>/commit/": lambda upload: uploads.append(upload, incoming(FILE), offset=0),
     "POST /api/trainings/<id>/start/": _unstart,
+    "POST /api/trainings/<id>/resume/": lambda training: lifecycle.pause(training, by=training.actor),
+    "POST /api/trainings/<id>/retry/": lambda training: lifecycle.fail(training.pk, "r", code=ReasonCode.QUORUM),
 }
 
 
