@@ -184,10 +184,13 @@ class Process:
         return ") T " in Path(f"/proc/{self.process.pid}/stat").read_text()
 
 
+READ_AT_START = ("LD_PRELOAD", "PYTHONPATH")
+"""What a fork of a process that has begun would not notice."""
+
+
 def _started(command: list[str], environment: dict[str, str], log: int) -> subprocess.Popen[bytes] | warm.Process:
-    if "LD_PRELOAD" not in environment:
+    if all(environment.get(name) == os.environ.get(name) for name in READ_AT_START):
         return warm.start(command, env=environment, prints=log)
-    # Which is too late for a fork of a process that has begun.
     cold = [sys.executable, "-c", "from folkmoot.cli import main; main()", *command]
     return subprocess.Popen(cold, stdout=log, stderr=log, env=environment, start_new_session=True)
 

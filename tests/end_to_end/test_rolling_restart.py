@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from urllib.parse import urlsplit
 
@@ -14,6 +16,7 @@ from lines import Balancer
 from load import Load
 
 DRAINS_WITHIN = 30
+SLOW_END = os.pathsep.join([str(Path(__file__).with_name("slow_end")), *os.environ.get("PYTHONPATH", "").split()])
 
 
 @pytest.fixture
@@ -97,7 +100,9 @@ def test_web_processes_are_replaced_one_after_the_other_and_nobody_notices(
     assert world.weights(training_id)[1] == undisturbed(2, 2)
 
 
-@pytest.mark.parametrize("settings", [{"FOLKMOOT_BODY_TIMEOUT_SECONDS": "90"}], ids=["patient"])
+@pytest.mark.parametrize(
+    "settings", [{"FOLKMOOT_BODY_TIMEOUT_SECONDS": "90", "PYTHONPATH": SLOW_END}], ids=["patient, with a slow end"]
+)
 def test_a_web_process_does_not_wait_for_ever_for_bodies_that_do_not_come(world, begin):
     world.server.start()
     accounts = world.participants(2)

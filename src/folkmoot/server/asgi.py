@@ -51,6 +51,10 @@ class Application:
         else:
             await self._django(scope, receive, send)
 
+    def wait_for_threads(self) -> None:
+        """Return once no request is computed any more; after this none can be."""
+        self._django.executor.shutdown()
+
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         answer = FileAnswer(send, self._readers, connection_of(scope))
         try:

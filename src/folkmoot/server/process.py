@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import gc
 import logging
@@ -202,7 +203,6 @@ def _run(serving: Serving, listener: socket.socket, on_ready: Callable[[str], No
     from folkmoot.server.api.connection import Connection
     from folkmoot.server.asgi import application
     from folkmoot.server.background import Background
-    from folkmoot.server.inference.pool import close_sandbox
     from folkmoot.server.outbox.leases import release_leases
     from folkmoot.server.storage import get_storage
 
@@ -228,8 +228,6 @@ def _run(serving: Serving, listener: socket.socket, on_ready: Callable[[str], No
     try:
         _Server(config, lambda: on_ready(serving.address(listener.getsockname()[1]))).run([listener])
     finally:
-        # First, so that nobody goes on waiting for a model.
-        close_sandbox()
         background.stop(grace=GRACE_SECONDS)
 
 
@@ -265,3 +263,14 @@ class _Server(uvicorn.Server):
         # Here and not in the signal's handler, which may interrupt whoever holds the lock that this takes.
         wakeups.close()
         await super().shutdown(*args, **kwargs)
+        # While the loop still turns: a thread that hands something to one that does not would wait for ever.
+        await asyncio.to_thread(_end_threads)
+
+
+def _end_threads() -> None:
+    from folkmoot.server.asgi import application
+    from folkmoot.server.inference.pool import close_sandbox
+
+    # First, so that nobody goes on waiting for a model.
+    close_sandbox()
+    application.wait_for_threads()
