@@ -36,9 +36,9 @@ class TrainingQuerySet(models.QuerySet["Training"]):
 
     def with_details(self) -> TrainingQuerySet:
         """Fetched so that showing each needs no further query."""
-        cohorts = Prefetch("rounds__cohort", User.objects.only("id"))
+        # Without an order a database gives rows as they happen to lie; participants come as they joined.
+        cohorts = Prefetch("rounds__cohort", User.objects.only("id").order_by("id"))
         updates = Prefetch("rounds__updates", Update.objects.defer("checksums"))
-        # In the order in which they came: without one, a database gives them as its rows happen to lie.
         as_joined = User.objects.order_by("participations__joined_at", "participations__id")
         return self.select_related("model").prefetch_related(Prefetch("participants", as_joined), cohorts, updates)
 
