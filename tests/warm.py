@@ -7,6 +7,7 @@ it. From there on all is as if it had been started as usual: its environment, it
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import json
 import os
@@ -161,6 +162,9 @@ def _become(files: list[int], *, arguments: list[str], env: dict[str, str], fold
 if __name__ == "__main__":
     for library in LIBRARIES:
         importlib.import_module(library)
+    # What is here by now is never garbage: a fork's collector would only copy all pages of it.
+    gc.collect()
+    gc.freeze()
     _fork_when_asked(socket.socket(fileno=int(sys.argv[1])))
     from folkmoot.cli import main
 

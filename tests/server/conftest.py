@@ -94,6 +94,17 @@ def django_db_setup(django_db_setup, django_db_blocker):
             cursor.execute(f"SELECT pg_terminate_backend(pid) {others}")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def static_files_found_once():
+    """Each client has a middleware of its own, which would look for all files of the admin's pages again."""
+    from whitenoise.middleware import WhiteNoiseMiddleware
+
+    found = WhiteNoiseMiddleware(lambda request: None).files
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(WhiteNoiseMiddleware, "add_files_from_finders", lambda self: self.files.update(found))
+        yield
+
+
 @pytest.fixture(autouse=True)
 def quick_passwords(settings):
     # Argon2 is slow on purpose; that it is what the settings name has a test of its own.
