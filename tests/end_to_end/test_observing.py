@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 
 import pytest
 from harness import Process, Production, World, wait_until
@@ -38,6 +39,17 @@ def test_it_can_be_followed_into_the_log_of_a_worker_on_another_machine(producti
     wait_until(lambda: handled(production.worker, "follow-me"), "the worker's line")
     assert lines(production.server, "follow-me")
     assert not handled(production.server, "follow-me")
+
+
+def test_each_line_of_the_log_says_when_to_the_millisecond(world: World) -> None:
+    began = datetime.now(UTC)
+    world.server.start()
+    world.call(None, "GET", "/api/", headers={"X-Request-ID": "look-here"})
+    world.call(None, "GET", "/api/", headers={"X-Request-ID": "look-here"})
+
+    first, second = (datetime.fromisoformat(str(line["time"])) for line in lines(world.server, "look-here"))
+
+    assert began < first < second < datetime.now(UTC)
 
 
 def lines(process: Process, request_id: str) -> list[dict[str, object]]:
