@@ -5,6 +5,8 @@ Those marked `sqlite` are left out of the second.
 
 from __future__ import annotations
 
+import gc
+import os
 import signal
 import sys
 from pathlib import Path
@@ -17,6 +19,13 @@ sys.path.insert(0, str(TESTS))  # --import-mode=importlib does not
 import services  # noqa: E402
 
 SERVER = TESTS / "server"
+
+# Else each of the many processes that tests start, and of those that run tests, compiles everything anew.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+# Until all tests are collected: what is there by then is never garbage, and half of the time would go into looking.
+gc.disable()
 
 
 def pytest_configure(config):
@@ -32,6 +41,11 @@ def pytest_ignore_collect(collection_path):
     """On PostgreSQL, whatever the command names: the server's tests."""
     wanted = collection_path == SERVER or SERVER in collection_path.parents or collection_path in SERVER.parents
     return True if services.ON_POSTGRES and not wanted else None
+
+
+def pytest_collection_finish():
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_collection_modifyitems(config, items):
