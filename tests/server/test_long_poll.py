@@ -181,6 +181,25 @@ def test_a_wake_up_between_looking_and_waiting_is_not_missed():
     asyncio.run(run())
 
 
+def test_all_who_are_woken_together_go_on_in_the_same_turn_so_that_one_look_serves_them():
+    async def run():
+        hub, users, turn, went_on = Wakeups(), [uuid4() for _ in range(100)], 0, []
+
+        async def wait(user):
+            await hub.wait(user, since=hub.clock, timeout=60)
+            went_on.append(turn)
+
+        waits = asyncio.gather(*map(wait, users))
+        woken = asyncio.create_task(asyncio.to_thread(hub.wake, users))
+        while not waits.done():
+            turn += 1
+            await asyncio.sleep(0)
+        await woken
+        return went_on
+
+    assert len(set(asyncio.run(run()))) == 1
+
+
 @pytest.mark.parametrize("query", ["", "after=0", "after=1", "after=2", "after=7", "after=0&wait=0"])
 def test_the_answer_is_the_same_whichever_way_it_is_found(make_user, query):
     user = make_user()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import threading
 from collections import defaultdict
 from collections.abc import Iterable
@@ -29,9 +30,9 @@ class Wakeups:
         """Let those who wait look again. From any thread."""
         with self._lock:
             self._clock += 1
-            for recipient in recipients:
-                self._last[recipient] = self._clock
-                self._release(self._waiting.pop(recipient, set()))
+            woken = list(recipients)
+            self._last.update(dict.fromkeys(woken, self._clock))
+            self._release(*(self._waiting.pop(recipient, ()) for recipient in woken))
 
     def wake_all(self) -> None:
         """Let everybody look again: it is not known for whom there is something."""
@@ -65,19 +66,23 @@ class Wakeups:
                 del self._waiting[recipient]
 
     def _release_all(self) -> None:
-        for futures in self._waiting.values():
-            self._release(futures)
+        self._release(*self._waiting.values())
         self._waiting.clear()
 
     @staticmethod
-    def _release(futures: Iterable[asyncio.Future[None]]) -> None:
-        for future in futures:
-            future.get_loop().call_soon_threadsafe(_finish, future)
+    def _release(*waiting: Iterable[asyncio.Future[None]]) -> None:
+        """Have all of a loop go on in the same turn of it, so that one look finds what there is for them."""
+        of_loop: defaultdict[asyncio.AbstractEventLoop, list[asyncio.Future[None]]] = defaultdict(list)
+        for future in itertools.chain(*waiting):
+            of_loop[future.get_loop()].append(future)
+        for loop, futures in of_loop.items():
+            loop.call_soon_threadsafe(_finish, futures)
 
 
-def _finish(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
+def _finish(futures: Iterable[asyncio.Future[None]]) -> None:
+    for future in futures:
+        if not future.done():
+            future.set_result(None)
 
 
 wakeups = Wakeups()

@@ -44,5 +44,6 @@ def stop_now(training: Training, *, reason: str, code: ReasonCode) -> None:
 
 
 def give_reason(training: Training, reason: str) -> None:
-    training.reason = reason
-    training.save(update_fields=["reason"])
+    if training.reason != reason:
+        training.reason = reason
+        training.save(update_fields=["reason"])
