@@ -1,7 +1,8 @@
 """`folkmoot` commands in processes that need not import everything first: half of a server's start is imports.
 
 A process of its own has imported the libraries, and whatever of Folkmoot needs no settings; each command is a fork of
-it. From there on all is as if it had been started as usual: its environment, its folder, its files, its exit.
+it. From there on all is as if it had been started as usual: its environment, its folder, its files, its exit. Only
+passwords are hashed quickly.
 """
 
 from __future__ import annotations
@@ -71,17 +72,20 @@ def start(
     *,
     env: Mapping[str, str],
     folder: Path | None = None,
+    without: Sequence[str] = (),
     reads: int | None = None,
     prints: int,
     errors: int | None = None,
 ) -> Process:
     """Start `folkmoot` with these arguments, in this folder or in ours; its processes are those of its group.
 
+    `without` are packages that are as if they were not installed; none of LIBRARIES, which it has already.
     The last three are file descriptors: of what it reads, nothing if not given; of what it prints; of its errors,
     which go where the rest goes if not given.
     """
     ours, theirs = os.pipe()
-    request = json.dumps({"arguments": list(arguments), "env": dict(env), "folder": str(folder or Path.cwd())}).encode()
+    how = {"env": dict(env), "folder": str(folder or Path.cwd()), "without": list(without)}
+    request = json.dumps({"arguments": list(arguments), **how}).encode()
     warm = _warm_process()
     with Path(os.devnull).open() as nothing:
         files = [nothing.fileno() if reads is None else reads, prints, prints if errors is None else errors]
@@ -91,13 +95,15 @@ def start(
     return Process(ours)
 
 
-def run(arguments: Sequence[str], *, env: Mapping[str, str], folder: Path, typed: str = "") -> CompletedProcess[str]:
+def run(
+    arguments: Sequence[str], *, env: Mapping[str, str], folder: Path, without: Sequence[str] = (), typed: str = ""
+) -> CompletedProcess[str]:
     """Run `folkmoot` to its end, for a minute at most."""
     with TemporaryFile("w+") as reads, TemporaryFile("w+") as prints, TemporaryFile("w+") as errors:
         reads.write(typed)
         reads.seek(0)
         files = {"reads": reads.fileno(), "prints": prints.fileno(), "errors": errors.fileno()}
-        process = start(arguments, env=env, folder=folder, **files)
+        process = start(arguments, env=env, folder=folder, without=without, **files)
         try:
             code = process.wait(timeout=60)
         finally:
@@ -149,19 +155,30 @@ def _keep(about: int, files: list[int]) -> None:
     os.close(about)
 
 
-def _become(files: list[int], *, arguments: list[str], env: dict[str, str], folder: str) -> None:
+def _become(files: list[int], *, arguments: list[str], env: dict[str, str], folder: str, without: list[str]) -> None:
     for number, file in enumerate(files):
         os.dup2(file, number)
         os.close(file)
     os.environ.clear()
     os.environ.update(env)
     os.chdir(folder)
+    assert not sys.modules.keys() & set(without)
+    sys.modules.update(dict.fromkeys(without))
     sys.argv = ["folkmoot", *arguments]
+
+
+def _make_passwords_quick() -> None:
+    """Argon2 is slow on purpose; that it is what the settings name has a test of its own."""
+    from django.contrib.auth.hashers import Argon2PasswordHasher
+
+    Argon2PasswordHasher.time_cost = Argon2PasswordHasher.parallelism = 1
+    Argon2PasswordHasher.memory_cost = 8
 
 
 if __name__ == "__main__":
     for library in LIBRARIES:
         importlib.import_module(library)
+    _make_passwords_quick()
     # What is here by now is never garbage: a fork's collector would only copy all pages of it.
     gc.collect()
     gc.freeze()

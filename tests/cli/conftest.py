@@ -37,10 +37,11 @@ def environment():
 
 @pytest.fixture
 def folkmoot(environment, tmp_path):
-    """A function that runs a command to its end, in an empty folder."""
+    """A function that runs a command to its end, in an empty folder; `without` as in `warm.start`."""
 
-    def run(*arguments, typed="", **variables):
-        return warm.run([*map(str, arguments)], env=environment | variables, folder=tmp_path, typed=typed)
+    def run(*arguments, without=(), typed="", **variables):
+        settings = {"env": environment | variables, "folder": tmp_path, "without": without}
+        return warm.run([*map(str, arguments)], **settings, typed=typed)
 
     return run
 

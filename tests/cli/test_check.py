@@ -19,11 +19,11 @@ def data(folkmoot, tmp_path):
 
 
 @pytest.fixture
-def check(folkmoot_without):
+def check(folkmoot):
     """A function that runs the check without what takes long to import, for what has nothing to do with it."""
 
-    def run(*arguments, **variables):
-        return folkmoot_without("check", "--json", *arguments, missing=["numba", "onnxruntime", "torch"], **variables)
+    def run(*arguments, without=("numba", "onnxruntime", "torch"), **variables):
+        return folkmoot("check", "--json", *arguments, without=without, **variables)
 
     return run
 
@@ -173,8 +173,8 @@ def test_a_store_that_does_not_answer_is_wrong(check, data):
     assert "FOLKMOOT_STORAGE_URL" in found["remedy"]
 
 
-def test_a_store_needs_a_library_and_the_check_names_the_extra(folkmoot_without, data):
-    run = folkmoot_without("check", "--json", "--data-dir", data, missing=["boto3", "torch"], FOLKMOOT_STORAGE_URL=S3)
+def test_a_store_needs_a_library_and_the_check_names_the_extra(check, data):
+    run = check("--data-dir", data, without=["boto3", "torch"], FOLKMOOT_STORAGE_URL=S3)
 
     assert found_by(run)["storage"]["detail"] == "FOLKMOOT_STORAGE_URL names an S3 store: pip install 'folkmoot[s3]'"
 

@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 from harness import Place, Production
 
+import warm
 from wall_clock import WallClock
 
 Findings = dict[str, dict[str, Any]]
+WITHOUT_TORCH = "import sys; sys.modules['torch'] = None; from folkmoot.cli import main; main()"
 
 
 @pytest.fixture
@@ -23,18 +25,16 @@ def place(idle_production: Production) -> Place:
 
 @pytest.fixture
 def check(place: Place) -> Callable[..., Findings]:
-    """The findings by name, in an environment that `settings` change."""
+    """The findings by name, in an environment that `settings` change; without torch, which takes long to import."""
+    command = ["check", "--json", "--data-dir", str(place.data_dir)]
 
     def run(**settings: str) -> Findings:
-        command = [sys.executable, "-c", "from folkmoot.cli import main; main()", "check", "--json"]
-        run = subprocess.run(
-            [*command, "--data-dir", str(place.data_dir)],
-            env=place.environment(**settings),
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=60,
-        )
+        environment = place.environment(**settings)
+        if "LD_PRELOAD" not in settings:
+            run = warm.run(command, env=environment, folder=place.folder, without=["torch"])
+        else:
+            cold = [sys.executable, "-c", WITHOUT_TORCH, *command]
+            run = subprocess.run(cold, env=environment, capture_output=True, text=True, check=False, timeout=60)
         return {each["name"]: each for each in json.loads(run.stdout)["findings"]}
 
     return run
