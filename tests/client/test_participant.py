@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from io import BytesIO
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -175,6 +176,25 @@ def test_each_round_of_each_training_is_trained(app, trained, polls, serves_mode
     app.run()
 
     assert [(task.training_id, task.round) for task in trained] == [("t", 0), ("other", 0), ("t", 1)]
+
+
+def test_no_round_waits_for_the_participants_disk(
+    app, scripted, polls, serves_model, takes_updates, tmp_path, monkeypatch
+):
+    """Nothing that it writes is wanted once it has ended."""
+    app.train(lambda weights, task: ({**weights, "layer.weight": np.full((2, 3), task.round)}, 1, {}))
+    polls([ask_to_train(1)], [ask_to_train(2, round=1)])
+    synced, taken_over = [], []
+    replace = Path.replace
+    monkeypatch.setattr(os, "fsync", synced.append)
+    monkeypatch.setattr(Path, "replace", lambda self, new: (taken_over.append(new.exists()), replace(self, new))[1])
+
+    app.run()
+
+    assert [tensors_of(each, tmp_path)["layer.weight"][0, 0] for each in updates(scripted)] == [0, 1]
+    assert synced == []
+    assert len(taken_over) == 4
+    assert not any(taken_over)
 
 
 def test_rounds_that_were_overtaken_are_not_trained(app, trained, polls, serves_model, takes_updates):

@@ -137,6 +137,19 @@ def test_the_file_appears_only_when_it_is_complete(path):
     assert list(path.parent.iterdir()) == [path]
 
 
+@pytest.mark.parametrize("durable", [True, False])
+def test_a_file_takes_the_place_of_another_whole_and_waits_for_the_disk_if_it_is_to_last(path, monkeypatch, durable):
+    fsync, synced = os.fsync, []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: (synced.append(descriptor), fsync(descriptor)))
+    path.write_bytes(b"before")
+
+    written = write_tensors(path, SAMPLE, durable=durable)
+
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == written.sha256
+    assert list(path.parent.iterdir()) == [path]
+    assert bool(synced) == durable
+
+
 @pytest.mark.parametrize("data", [b"123", b"12345"])
 def test_a_file_with_too_few_or_too_many_bytes_never_appears(path, data):
     refused = pytest.raises(Internal, match="bytes of a model that has")

@@ -16,7 +16,10 @@ logger = logging.getLogger("folkmoot.client")
 
 
 class Outgoing:
-    """Writes one update after another to `path`, and remembers for each training what they could not say."""
+    """Writes one update after another to `path`, and remembers for each training what they could not say.
+
+    None of it outlives the program, so none of it waits for the disk.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "update"
@@ -26,15 +29,16 @@ class Outgoing:
         """Write the update, which was trained from `model`; raises NonFinite."""
         encoding = _encoding(task)
         if encoding is None:
-            return write_tensors(self.path, update)
+            return write_tensors(self.path, update, durable=False)
         if not encoding.difference:
-            return encode(update, encoding, self.path)
+            return encode(update, encoding, self.path, durable=False)
         schema = Schema.of(update)
         base = Base.of(Selected(model, schema))
         if not encoding.leaves_unsent:
-            return encode(update, encoding, self.path, base=base)
+            return encode(update, encoding, self.path, base=base, durable=False)
         unsent = self._feedback.unsent(task.training_id, schema)
-        return encode(update, encoding, self.path, base=base, unsent=unsent, left=self._feedback.draft)
+        draft = self._feedback.draft
+        return encode(update, encoding, self.path, base=base, unsent=unsent, left=draft, durable=False)
 
     def taken(self, task: Task) -> None:
         """The hub has the update that was written last."""

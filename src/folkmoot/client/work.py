@@ -87,7 +87,7 @@ class Worker:
         first, second, num_examples = _call(function, weights, task)
         files = (self._folder / "first-moment", self._folder / "second-moment")
         for path, moment in zip(files, (first, second), strict=True):
-            write_tensors(path, {"moment": np.asarray(moment)})
+            write_tensors(path, {"moment": np.asarray(moment)}, durable=False)
         self._send_moments(task, num_examples, files)
 
     def forget(self, training_id: str) -> None:

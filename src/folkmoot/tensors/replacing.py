@@ -17,10 +17,11 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[BufferedRandom]:
+def replacing(path: Path, *, durable: bool = True) -> Iterator[BufferedRandom]:
     """Yield a new file that takes the place of `path` once the block ends well, and durably.
 
-    After an error nothing is left of it, and what was at `path` before is still there.
+    After an error nothing is left of it, and what was at `path` before is still there. Without `durable` a power cut
+    may lose both: for what nobody wants any more after one.
     Raises StorageFull when the disk, the quota or the largest file size is exhausted.
     """
     temporary = path.with_name(f".{secrets.token_hex(8)}.part")
@@ -28,10 +29,15 @@ def replacing(path: Path) -> Iterator[BufferedRandom]:
         with naming_full_disk(path.name):
             with temporary.open("xb+") as file:
                 yield file
-                file.flush()
-                os.fsync(file.fileno())
+                if durable:
+                    file.flush()
+                    os.fsync(file.fileno())
+            if not durable:
+                # Some file systems write all of a file to the disk that takes the name of another.
+                path.unlink(missing_ok=True)
             temporary.replace(path)
-            sync_directory(path.parent)
+            if durable:
+                sync_directory(path.parent)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise

@@ -121,13 +121,14 @@ class WrittenFile:
 class TensorFileWriter:
     """Writes a canonical file: the header at once, then the data, block after block in the schema's order.
 
-    A context manager. The file appears at `path` when the block ends well, and is then on the disk;
-    otherwise nothing is left behind. Raises StorageFull.
+    A context manager. The file appears at `path` when the block ends well, and is then on the disk unless it is not to
+    be `durable`; otherwise nothing is left behind. Raises StorageFull.
     """
 
-    def __init__(self, path: Path, schema: Schema) -> None:
+    def __init__(self, path: Path, schema: Schema, *, durable: bool = True) -> None:
         self.path = path
         self.schema = schema
+        self.durable = durable
         self.num_bytes = self._started = 0
         self._digest = Sha256()
 
@@ -140,7 +141,7 @@ class TensorFileWriter:
         header = self.schema.header()
         self._expected_bytes = len(header) + self.schema.num_bytes
         with ExitStack() as stack:
-            self._file = stack.enter_context(replacing(self.path))
+            self._file = stack.enter_context(replacing(self.path, durable=self.durable))
             stack.push(self._check_complete)
             self.write(header)
             self._stack = stack.pop_all()
@@ -149,7 +150,7 @@ class TensorFileWriter:
     def write(self, buffer: ReadableBuffer) -> None:
         self._digest.update_during(lambda: self._file.write(buffer), buffer)
         self.num_bytes += memoryview(buffer).nbytes
-        if self.num_bytes - self._started >= _WRITTEN_AT_ONCE_BYTES:
+        if self.durable and self.num_bytes - self._started >= _WRITTEN_AT_ONCE_BYTES:
             self._file.flush()
             start_writing(self._file.fileno(), self._started, self.num_bytes - self._started)
             self._started = self.num_bytes
@@ -176,15 +177,19 @@ def canonical_sha256(tensors: Tensors) -> str:
     return digest.hexdigest()
 
 
-def write_tensors(path: Path, tensors: Tensors) -> WrittenFile:
-    """Write `tensors`, of any memory layout and byte order, as a canonical file; copies a block at a time."""
+def write_tensors(path: Path, tensors: Tensors, *, durable: bool = True) -> WrittenFile:
+    """Write `tensors`, of any memory layout and byte order, as a canonical file; copies a block at a time.
+
+    One that need not be `durable` may be gone after a power cut.
+    """
     schema = Schema.of(tensors)
-    return write_blocks(path, schema, (block for spec in schema for block in blocks_of(tensors, spec.name)))
+    blocks = (block for spec in schema for block in blocks_of(tensors, spec.name))
+    return write_blocks(path, schema, blocks, durable=durable)
 
 
-def write_blocks(path: Path, schema: Schema, blocks: Iterable[Block]) -> WrittenFile:
+def write_blocks(path: Path, schema: Schema, blocks: Iterable[Block], *, durable: bool = True) -> WrittenFile:
     """Write a canonical file of `schema`, whose values are `blocks`, in its order."""
-    with TensorFileWriter(path, schema) as writer:
+    with TensorFileWriter(path, schema, durable=durable) as writer:
         for block in blocks:
             writer.write(as_bytes(block))
     return WrittenFile(writer.sha256, writer.num_bytes)

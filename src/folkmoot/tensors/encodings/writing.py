@@ -39,6 +39,7 @@ def encode(
     base: Base | None = None,
     unsent: Tensors = _NOTHING,
     left: Path | None = None,
+    durable: bool = True,
 ) -> WrittenFile:
     """Write the update `tensors` to `output` in fewer bytes; equal input gives equal bytes.
 
@@ -53,9 +54,11 @@ def encode(
     description = Description(encoding, base.sha256 if encoding.difference and base else None, layouts)
     with ExitStack() as stack:
         header = description.header()
-        sink = _Sink(stack.enter_context(replacing(output)), encoding.zstd, len(header) + description.num_bytes)
+        sink = _Sink(
+            stack.enter_context(replacing(output, durable=durable)), encoding.zstd, len(header) + description.num_bytes
+        )
         floats = Schema(spec for spec in schema if is_float(spec.numpy_dtype))
-        rest = _Rest(stack.enter_context(TensorFileWriter(left, floats))) if left else None
+        rest = _Rest(stack.enter_context(TensorFileWriter(left, floats, durable=durable))) if left else None
         sink.write(header)
         for layout in layouts.values():
             for block in _encoded(layout, intended, rest):
