@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -28,7 +29,7 @@ sys.meta_path.insert(0, Blocker())
 """
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def environment():
     """Of a shell in which nothing of Folkmoot is set, as narrow as the terminals of these tests."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("FOLKMOOT_", "DJANGO_"))}
@@ -59,6 +60,42 @@ def folkmoot_without(environment, tmp_path):
         return subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def data_once_made(environment, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("hub")
+    assert warm.run(["user", "add", "first", "--data-dir", "data"], env=environment, folder=folder).returncode == 0
+    return folder / "data"
+
+
+@pytest.fixture
+def data(data_once_made, tmp_path):
+    """The data folder of a hub that has been started once; a copy, since to make one takes longer than most tests."""
+    return shutil.copytree(data_once_made, tmp_path / "data")
+
+
+@pytest.fixture
+def hub_on(environment, tmp_path):
+    """A function that starts a hub on a data folder and returns its address; `serve` is for tests of how that goes."""
+    started = []
+
+    def start(data, **variables):
+        ours, theirs = os.pipe()
+        said = os.fdopen(ours)
+        arguments = ["serve", "--port", "0", "--data-dir", str(data)]
+        with (tmp_path / "errors").open("w") as errors, os.fdopen(theirs, "w"):
+            files = {"prints": theirs, "errors": errors.fileno()}
+            started.append((warm.start(arguments, env=environment | variables, folder=tmp_path, **files), said))
+        found = READY.match(said.readline())
+        assert found, (tmp_path / "errors").read_text()
+        return found[1]
+
+    yield start
+    for process, said in started:
+        process.kill()
+        process.wait()
+        said.close()
 
 
 @pytest.fixture

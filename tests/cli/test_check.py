@@ -12,13 +12,6 @@ from folkmoot.sandbox import Protection, protections
 
 
 @pytest.fixture
-def data(folkmoot, tmp_path):
-    """The data folder of a hub that has been started once."""
-    assert folkmoot("user", "add", "ada", "--data-dir", tmp_path / "data").returncode == 0
-    return tmp_path / "data"
-
-
-@pytest.fixture
 def check(folkmoot):
     """A function that runs the check without what takes long to import, for what has nothing to do with it."""
 

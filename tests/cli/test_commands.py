@@ -170,10 +170,10 @@ def test_a_certificate_that_cannot_be_used_is_refused(folkmoot, certificate, tmp
 # Users
 
 
-def test_a_user_is_made_and_its_token_works_at_a_hub_that_runs(folkmoot, serve, tmp_path):
-    _, url = serve("--data-dir", tmp_path / "data")
+def test_a_user_is_made_and_its_token_works_at_a_hub_that_runs(folkmoot, hub_on, data):
+    url = hub_on(data)
 
-    made = folkmoot("user", "add", "ada", "--actor", "--data-dir", tmp_path / "data")
+    made = folkmoot("user", "add", "ada", "--actor", "--data-dir", data)
 
     assert (made.returncode, made.stderr) == (0, "")
     token = made.stdout.strip()
@@ -182,17 +182,17 @@ def test_a_user_is_made_and_its_token_works_at_a_hub_that_runs(folkmoot, serve, 
     with urllib.request.urlopen(myself, timeout=30) as answer:
         shown = json.load(answer)
     assert (shown["username"], shown["actor"]) == ("ada", True)
-    for file in (tmp_path / "data").iterdir():
+    for file in data.iterdir():
         assert file.is_dir() or token.encode() not in file.read_bytes()
 
-    again = folkmoot("user", "add", "ada", "--data-dir", tmp_path / "data")
+    again = folkmoot("user", "add", "ada", "--data-dir", data)
     assert is_one_line(again, "there is a user 'ada' already")
 
 
-def test_who_is_invited_registers_at_a_hub_that_takes_nobody_else(folkmoot, serve, tmp_path):
-    _, url = serve("--data-dir", tmp_path / "data", FOLKMOOT_REGISTRATION="invite")
+def test_who_is_invited_registers_at_a_hub_that_takes_nobody_else(folkmoot, hub_on, data):
+    url = hub_on(data, FOLKMOOT_REGISTRATION="invite")
 
-    invitation = folkmoot("user", "invite", "--days", "1", "--data-dir", tmp_path / "data").stdout.strip()
+    invitation = folkmoot("user", "invite", "--days", "1", "--data-dir", data).stdout.strip()
 
     def register(**more):
         fields = urllib.parse.urlencode({"username": "ada", "password": "open sesame, please", **more})
@@ -204,11 +204,11 @@ def test_who_is_invited_registers_at_a_hub_that_takes_nobody_else(folkmoot, serv
     assert register(invitation=invitation)["username"] == "ada"
 
 
-def test_a_superuser_with_a_password_gets_into_the_admin(folkmoot, serve, tmp_path):
-    _, url = serve("--data-dir", tmp_path / "data")
-    folkmoot("user", "add", "root", "--superuser", "--data-dir", tmp_path / "data")
+def test_a_superuser_with_a_password_gets_into_the_admin(folkmoot, hub_on, data):
+    url = hub_on(data)
+    folkmoot("user", "add", "root", "--superuser", "--data-dir", data)
 
-    changed = folkmoot("user", "password", "root", "--data-dir", tmp_path / "data", typed="open sesame\n")
+    changed = folkmoot("user", "password", "root", "--data-dir", data, typed="open sesame\n")
 
     assert (changed.returncode, changed.stdout, changed.stderr) == (0, "", "")
     browser = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
@@ -221,30 +221,29 @@ def test_a_superuser_with_a_password_gets_into_the_admin(folkmoot, serve, tmp_pa
     assert style.headers["Content-Type"].startswith("text/css")
 
 
-def test_staff_is_no_superuser(folkmoot, tmp_path):
-    data = tmp_path / "data"
+def test_staff_is_no_superuser(folkmoot, data):
     folkmoot("user", "add", "ada", "--staff", "--data-dir", data)
     folkmoot("user", "add", "root", "--superuser", "--data-dir", data)
 
     with closing(sqlite3.connect(data / "folkmoot.sqlite3")) as database:
         found = database.execute("select username, is_staff, is_superuser from accounts_user order by username")
-        assert found.fetchall() == [("ada", 1, 0), ("root", 1, 1)]
+        assert found.fetchall() == [("ada", 1, 0), ("first", 0, 0), ("root", 1, 1)]
 
 
 @pytest.mark.parametrize("typed", ["", "\n"])
-def test_a_password_that_is_none_is_refused(folkmoot, typed):
-    folkmoot("user", "add", "ada")
+def test_a_password_that_is_none_is_refused(folkmoot, data, typed):
+    assert is_one_line(
+        folkmoot("user", "password", "first", "--data-dir", data, typed=typed), "a password cannot be empty"
+    )
 
-    assert is_one_line(folkmoot("user", "password", "ada", typed=typed), "a password cannot be empty")
 
-
-def test_a_password_of_nobody_is_refused(folkmoot):
-    assert is_one_line(folkmoot("user", "password", "ada", typed="x\n"), "there is no user 'ada'")
+def test_a_password_of_nobody_is_refused(folkmoot, data):
+    assert is_one_line(folkmoot("user", "password", "ada", "--data-dir", data, typed="x\n"), "there is no user 'ada'")
 
 
 @pytest.mark.parametrize("name", ["", "a b"])
-def test_a_name_that_is_none_is_refused(folkmoot, name):
-    assert is_one_line(folkmoot("user", "add", name), "is no user name")
+def test_a_name_that_is_none_is_refused(folkmoot, data, name):
+    assert is_one_line(folkmoot("user", "add", name, "--data-dir", data), "is no user name")
 
 
 # Without what an extra brings

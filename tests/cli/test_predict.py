@@ -184,9 +184,9 @@ def test_a_model_is_a_file_or_an_id(folkmoot, csv):
 
 
 @pytest.fixture
-def here(serve):
+def here(hub_on, data):
     """The settings with which Ann asks a hub that runs."""
-    _, url = serve()
+    url = hub_on(data)
     with Hub(url) as nobody:
         return {"FOLKMOOT_URL": url, "FOLKMOOT_TOKEN": nobody.register("ann", "a long enough secret")["token"]}
 

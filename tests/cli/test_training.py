@@ -12,8 +12,8 @@ from folkmoot.tensors import write_tensors
 
 
 @pytest.fixture
-def hub(serve):
-    _, url = serve()
+def hub(hub_on, data):
+    url = hub_on(data)
     with Hub(url) as nobody:
         user = nobody.register("ada", "correct horse battery staple", actor=True)
     with Hub(url, user["token"]) as hub:
