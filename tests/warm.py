@@ -12,6 +12,7 @@ import gc
 import importlib
 import json
 import os
+import runpy
 import select
 import signal
 import socket
@@ -72,6 +73,7 @@ def start(
     *,
     env: Mapping[str, str],
     folder: Path | None = None,
+    program: Path | None = None,
     without: Sequence[str] = (),
     reads: int | None = None,
     prints: int,
@@ -79,13 +81,15 @@ def start(
 ) -> Process:
     """Start `folkmoot` with these arguments, in this folder or in ours; its processes are those of its group.
 
+    Instead of `folkmoot` it may be another `program`, a file that needs none of its neighbours.
     `without` are packages that are as if they were not installed; none of LIBRARIES, which it has already.
     The last three are file descriptors: of what it reads, nothing if not given; of what it prints; of its errors,
     which go where the rest goes if not given.
     """
     ours, theirs = os.pipe()
+    command = [str(program or "folkmoot"), *arguments]
     how = {"env": dict(env), "folder": str(folder or Path.cwd()), "without": list(without)}
-    request = json.dumps({"arguments": list(arguments), **how}).encode()
+    request = json.dumps({"command": command, **how}).encode()
     warm = _warm_process()
     with Path(os.devnull).open() as nothing:
         files = [nothing.fileno() if reads is None else reads, prints, prints if errors is None else errors]
@@ -155,7 +159,7 @@ def _keep(about: int, files: list[int]) -> None:
     os.close(about)
 
 
-def _become(files: list[int], *, arguments: list[str], env: dict[str, str], folder: str, without: list[str]) -> None:
+def _become(files: list[int], *, command: list[str], env: dict[str, str], folder: str, without: list[str]) -> None:
     for number, file in enumerate(files):
         os.dup2(file, number)
         os.close(file)
@@ -164,7 +168,7 @@ def _become(files: list[int], *, arguments: list[str], env: dict[str, str], fold
     os.chdir(folder)
     assert not sys.modules.keys() & set(without)
     sys.modules.update(dict.fromkeys(without))
-    sys.argv = ["folkmoot", *arguments]
+    sys.argv = command
 
 
 def _make_passwords_quick() -> None:
@@ -183,6 +187,9 @@ if __name__ == "__main__":
     gc.collect()
     gc.freeze()
     _fork_when_asked(socket.socket(fileno=int(sys.argv[1])))
-    from folkmoot.cli import main
+    if sys.argv[0] == "folkmoot":
+        from folkmoot.cli import main
 
-    main()
+        main()
+    else:
+        runpy.run_path(sys.argv[0], run_name="__main__")

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sqlite3
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from harness import Participants, at_once, finish, play_round
 from invariants import read
+
+import warm
 
 WORKERS = Path(__file__).parent / "workers.py"
 on_both = pytest.mark.parametrize("backend", ["sqlite", "postgres"], indirect=True)
@@ -21,16 +23,28 @@ def run_workers(world, *command, processes=1):
     """Let these processes work on the world's database at once; return what each of them says."""
     # A lease that no slow machine outlasts: an event that is claimed twice has been given out twice.
     environment = world.place.environment(FOLKMOOT_LEASE_SECONDS="60")
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    arguments = [sys.executable, str(WORKERS), *map(str, command)]
-    running = [subprocess.Popen(arguments, env=environment, **pipes) for _ in range(processes)]
-    assert [process.stdout.readline() for process in running] == ["ready\n"] * processes
-    for process in running:
-        process.stdin.write("go\n")
-        process.stdin.flush()
-    said = [process.communicate(timeout=60)[0] for process in running]
-    assert [process.returncode for process in running] == [0] * processes
-    return [json.loads(each) for each in said]
+    running = [_started(list(map(str, command)), environment) for _ in range(processes)]
+    assert [said.readline() for _, _, said in running] == ["ready\n"] * processes
+    for _, told, _ in running:
+        told.write("go\n")
+        told.close()
+    return [_ended(process, said) for process, _, said in running]
+
+
+def _started(command, environment):
+    """A process, what it is told by, and what it says."""
+    (reads, tells), (hears, prints) = os.pipe(), os.pipe()
+    with os.fdopen(reads), os.fdopen(prints, "w"):
+        errors = sys.stderr.fileno()
+        process = warm.start(command, program=WORKERS, env=environment, reads=reads, prints=prints, errors=errors)
+    return process, os.fdopen(tells, "w"), os.fdopen(hears)
+
+
+def _ended(process, said):
+    with said:
+        last_words = said.read()
+    assert process.wait(timeout=60) == 0
+    return json.loads(last_words)
 
 
 @on_both
