@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from api_routes import all_routes
 
-pytestmark = [pytest.mark.django_db, pytest.mark.sqlite]
+pytestmark = pytest.mark.django_db
 
 WHO = ("anonymous", "stranger", "participant", "actor", "owner", "staff")
 PAGE = Path(__file__).parents[2] / "docs/permissions.md"

@@ -16,7 +16,7 @@ from folkmoot.server.accounts.models import User
 from folkmoot.server.accounts.services import create_group
 from folkmoot.server.api.router import router
 
-pytestmark = [pytest.mark.django_db, pytest.mark.sqlite]
+pytestmark = pytest.mark.django_db
 
 PASSWORD = "correct horse battery staple"
 

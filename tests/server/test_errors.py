@@ -18,7 +18,7 @@ from folkmoot.server.accounts.services import create_group
 from folkmoot.server.api.errors import STATUS
 from folkmoot.server.uploads.services import open_upload
 
-pytestmark = [pytest.mark.django_db, pytest.mark.sqlite]
+pytestmark = pytest.mark.django_db
 
 
 @pytest.fixture

@@ -34,7 +34,7 @@ from folkmoot.server.storage.upload import IncomingFile  # noqa: E402
 from folkmoot.server.trainings.calibration import receive_calibration  # noqa: E402
 from folkmoot.uncertainty import ClassStatistics, RegressionStatistics  # noqa: E402
 
-pytestmark = [pytest.mark.django_db, pytest.mark.sqlite]
+pytestmark = pytest.mark.django_db
 
 INFERENCE = "/api/inference/"
 NO_MODEL = "No 'model_id' provided in request."

@@ -8,7 +8,7 @@ import pytest
 from api_routes import all_routes, names
 from django.urls import reverse
 
-pytestmark = [pytest.mark.django_db, pytest.mark.sqlite]
+pytestmark = pytest.mark.django_db
 
 ID = "00000000-0000-0000-0000-000000000001"
 ROUTES = {route.path: route for route in all_routes()}
