@@ -30,6 +30,15 @@ LIBRARIES = (
     *("celery.apps.worker", "celery.concurrency.thread", "kombu.transport.pyamqp", "kombu.transport.redis"),
     *("uvicorn", "uvicorn.loops.auto", "uvicorn.protocols.http.h11_impl", "whitenoise.middleware"),
     *("django.contrib.admin.options", "django.contrib.postgres.fields", "django.core.management.commands.migrate"),
+    *("django.db.backends.sqlite3.base", "django.db.backends.postgresql.base", "django.db.migrations.executor"),
+    *(
+        "docutils.parsers.rst.states",
+        "drf_spectacular.drainage",
+        "inflection",
+        "prometheus_client",
+        "pygments.formatters.html",
+    ),
+    *("pygments.lexers.special", "pythonjsonlogger.json", "statistics", "uritemplate"),
     "django.test",
 )
 SIZE = 16
