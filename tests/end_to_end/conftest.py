@@ -21,7 +21,6 @@ sys.path.insert(0, str(Path(__file__).parent))  # --import-mode=importlib does n
 from brokers import Broker, broker_of  # noqa: E402
 from harness import (  # noqa: E402
     Beat,
-    Participants,
     Place,
     Production,
     Server,
@@ -29,6 +28,7 @@ from harness import (  # noqa: E402
     Worker,
     World,
     copy,
+    finish,
     make_template,
 )
 from invariants import check_history  # noqa: E402
@@ -151,7 +151,7 @@ def postgres_database(postgres_template: Template) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def undisturbed(shared_world: World) -> Callable[[int, int], bytes]:
+def undisturbed(sqlite_template: Template, tmp_path_factory: pytest.TempPathFactory) -> Callable[[int, int], bytes]:
     """A function that gives what the model is after so many participants' so many rounds if nothing goes wrong.
 
     Every world has the same users, and so all that begin alike end with the same bytes.
@@ -159,11 +159,16 @@ def undisturbed(shared_world: World) -> Callable[[int, int], bytes]:
 
     @cache
     def final_model(participants: int, rounds: int) -> bytes:
-        accounts = shared_world.participants(participants)
-        with Participants(shared_world, accounts):
-            training_id = shared_world.started(accounts, rounds=rounds)
-            shared_world.wait_for_end(training_id)
-        return shared_world.weights(training_id)[1]
+        # Not in the shared world, where the participants would have to do whatever tests have left undone.
+        place = copy(sqlite_template, tmp_path_factory.mktemp("undisturbed"))
+        world = World(Server(place), sqlite_template.accounts, sqlite_template.model_id)
+        world.server.start()
+        try:
+            training_id = world.started(world.participants(participants), rounds=rounds)
+            finish(world, world.participants(participants), training_id)
+            return world.weights(training_id)[1]
+        finally:
+            world.server.kill()
 
     return final_model
 
