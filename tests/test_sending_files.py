@@ -26,11 +26,11 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-@pytest.fixture
-def environment(tmp_path: Path) -> Iterator[dict[str, str]]:
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """A hub, and what its user sets to use it."""
     variables = {name: value for name, value in os.environ.items() if not name.startswith("FOLKMOOT_")}
-    variables |= {"FOLKMOOT_DATA_DIR": str(tmp_path / "hub"), "PYTHONUNBUFFERED": "1"}
+    variables |= {"FOLKMOOT_DATA_DIR": str(tmp_path_factory.mktemp("hub")), "PYTHONUNBUFFERED": "1"}
     with subprocess.Popen(
         [FOLKMOOT, "serve", "--port", "0"], env=variables, stdout=subprocess.PIPE, text=True
     ) as server:

@@ -25,8 +25,8 @@ def get(url, **options):
 
 
 @pytest.fixture
-def hub(serve, tmp_path):
-    return serve("--data-dir", tmp_path / "data")
+def hub(serve, data):
+    return serve("--data-dir", data)
 
 
 def stopped_by(process, number):
@@ -36,13 +36,13 @@ def stopped_by(process, number):
     return process.returncode, out + err
 
 
-def test_a_hub_answers_once_it_says_so_and_stops_cleanly(hub, tmp_path):
-    process, url = hub
+def test_a_hub_answers_once_it_says_so_and_stops_cleanly(serve, tmp_path):
+    data = tmp_path / "data"
+    process, url = serve("--data-dir", data)
 
     assert get(f"{url}/healthz") == (200, {"status": "ok"})
     assert get(f"{url}/readyz")[0] == 200
     # As little as possible may be read by others.
-    data = tmp_path / "data"
     assert stat.S_IMODE((data / "secret_key").stat().st_mode) == 0o600
     assert stat.S_IMODE(data.stat().st_mode) == 0o700
     assert stopped_by(process, signal.SIGTERM) == (0, "")
@@ -57,8 +57,8 @@ def test_ctrl_c_stops_it_without_a_traceback(hub):
     assert "Traceback" not in said
 
 
-def test_a_data_folder_belongs_to_one_server(hub, folkmoot, tmp_path):
-    run = folkmoot("serve", "--port", "0", "--data-dir", tmp_path / "data")
+def test_a_data_folder_belongs_to_one_server(hub, folkmoot, data):
+    run = folkmoot("serve", "--port", "0", "--data-dir", data)
 
     assert run.returncode == 2
     assert len(run.stderr.splitlines()) == 1
@@ -86,8 +86,8 @@ def test_what_was_made_is_there_after_a_restart(serve, tmp_path):
     assert (tmp_path / "data" / "secret_key").read_text() == key
 
 
-def test_a_hub_that_others_can_reach_registers_nobody_unless_it_is_told_to(serve):
-    _, url = serve("--host", "0.0.0.0")
+def test_a_hub_that_others_can_reach_registers_nobody_unless_it_is_told_to(serve, data):
+    _, url = serve("--data-dir", data, "--host", "0.0.0.0")
 
     with pytest.raises(urllib.error.HTTPError) as caught:
         register(url.replace("0.0.0.0", "127.0.0.1"))
@@ -95,10 +95,10 @@ def test_a_hub_that_others_can_reach_registers_nobody_unless_it_is_told_to(serve
     assert caught.value.code == 403
 
 
-def test_with_a_certificate_it_speaks_https(serve, certificate):
+def test_with_a_certificate_it_speaks_https(serve, data, certificate):
     cert, key = certificate
 
-    process, url = serve("--tls-cert", cert, "--tls-key", key)
+    process, url = serve("--data-dir", data, "--tls-cert", cert, "--tls-key", key)
 
     assert url.startswith("https://127.0.0.1:")
     trusting = ssl.create_default_context(cafile=cert)
@@ -109,9 +109,9 @@ def test_with_a_certificate_it_speaks_https(serve, certificate):
     assert stopped_by(process, signal.SIGTERM)[0] == 0
 
 
-def test_large_files_come_and_go_over_https(serve, certificate, tmp_path):
+def test_large_files_come_and_go_over_https(serve, data, certificate, tmp_path):
     cert, key = certificate
-    _, url = serve("--tls-cert", cert, "--tls-key", key)
+    _, url = serve("--data-dir", data, "--tls-cert", cert, "--tls-key", key)
     file, back = tmp_path / "model.safetensors", tmp_path / "back.safetensors"
     write_tensors(file, {"w": np.arange(1_500_000, dtype="f4")})
     with Hub(url, ca_file=cert) as visitor:
@@ -123,18 +123,18 @@ def test_large_files_come_and_go_over_https(serve, certificate, tmp_path):
     assert back.read_bytes() == file.read_bytes()
 
 
-def test_a_port_of_ones_own_and_an_ipv6_address(serve, tmp_path):
-    _, url = serve("--host", "::1")
+def test_a_port_of_ones_own_and_an_ipv6_address(serve, data):
+    _, url = serve("--data-dir", data, "--host", "::1")
 
     assert url.startswith("http://[::1]:")
     assert get(f"{url}/healthz")[0] == 200
 
 
-def test_it_may_hold_as_many_lines_as_the_system_lets_it(serve, tmp_path):
+def test_it_may_hold_as_many_lines_as_the_system_lets_it(serve, data):
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (256, before[1]))
     try:
-        process, _ = serve("--data-dir", tmp_path / "data")
+        process, _ = serve("--data-dir", data)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
