@@ -39,12 +39,14 @@ class Drifting:
 
 
 @pytest.fixture
-def quadratic(hub):
+def quadratic(world):
+    # In a world of its own: the participants do whatever is to be done.
+    world.server.start()
     form = {"name": "quadratic", "description": "for tests"}
     file = as_file({"x": np.zeros(2, "f4")})
-    answer = hub.call(hub.actor, "POST", "/api/models/", data=form, files={"model_file": ("m.safetensors", file)})
+    answer = world.call(world.actor, "POST", "/api/models/", data=form, files={"model_file": ("m.safetensors", file)})
     assert answer.status_code == 201, answer.text
-    return replace(hub, model_id=answer.json()["model_id"])
+    return replace(world, model_id=answer.json()["model_id"])
 
 
 @pytest.fixture

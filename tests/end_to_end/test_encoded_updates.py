@@ -16,14 +16,15 @@ HEADER_BYTES = 700
 
 
 @pytest.fixture
-def large(hub):
-    """The hub with a model that is large enough for headers not to matter."""
+def large(world):
+    """A hub of its own, as participants do whatever is to be done; its model is so large that headers do not matter."""
+    world.server.start()
     noise = np.random.default_rng(2)
     file = as_file({name: np.float32(noise.normal(size=shape)) for name, shape in SHAPES.items()})
     form = {"name": "large", "description": "for tests"}
-    answer = hub.call(hub.actor, "POST", "/api/models/", data=form, files={"model_file": ("m.safetensors", file)})
+    answer = world.call(world.actor, "POST", "/api/models/", data=form, files={"model_file": ("m.safetensors", file)})
     assert answer.status_code == 201, answer.text
-    return replace(hub, model_id=answer.json()["model_id"])
+    return replace(world, model_id=answer.json()["model_id"])
 
 
 def arrived(hub, training):
