@@ -17,6 +17,9 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 IN_SCOPE = "folkmoot.connection"
 BUFFER_BYTES = 64 * 1024
+READ_BYTES = 16 * 1024
+"""What the event loop reads at once. A request that waits for its turn has little more than this, and what is kept of a
+body, in memory; the threads that take in large bodies read more."""
 MIN_TAKEN_BYTES = 4096
 """What has to be taken within the time-out."""
 
@@ -30,6 +33,7 @@ class Connection(H11Protocol):
         super().connection_made(transport)
         # For TLS, too, which by itself lets eight times as much pile up.
         transport.set_write_buffer_limits(high=BUFFER_BYTES)
+        transport.max_size = READ_BYTES
         # uvicorn copies this into the scope of each request. Weakly: a connection that is over is gone at once.
         self.app_state = {**self.app_state, IN_SCOPE: weakref.ref(self)}
 
